@@ -1,0 +1,130 @@
+"""What each field of a manifest of format 1 must be.
+
+One table, `RULES`: field -> (what it must be, in words; whether a value is that). A rule gets any
+value that JSON can hold and never raises.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+FORMAT = 1
+DTYPE_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("I32", "F32"), 4),
+    **dict.fromkeys(("I64", "F64"), 8),
+}
+
+
+def _all(fits: Callable[[Any], bool]) -> Callable[[object], bool]:
+    return lambda values: isinstance(values, (tuple, list)) and all(map(fits, values))
+
+
+def _all_values(fits: Callable[[Any], bool]) -> Callable[[object], bool]:
+    return lambda record: isinstance(record, dict) and all(map(fits, record.values()))
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,95}", value))
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_number(value: object) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return bool(abs(value) <= sys.float_info.max)  # false for NaN and for 10**400
+
+
+def _is_range(value: Any) -> bool:
+    return _all(_is_number)(value) and len(value) == 2 and bool(value[0] < value[1])
+
+
+def _is_classes(value: Any) -> bool:
+    return _all(_is_text)(value) and 0 < len(value) <= 65536 and len(set(value)) == len(value)
+
+
+def _is_size(value: Any) -> bool:
+    return _all(_is_count)(value) and len(value) == 3 and value[0] in (1, 3)
+
+
+def _has_kind(value: object) -> bool:
+    return isinstance(value, dict) and _is_text(value.get("kind"))
+
+
+def is_recipe(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"path", "preset", "config", "seed", "run"}
+        and _is_text(value["path"])
+        and (value["preset"] is None or isinstance(value["preset"], str))
+        and type(value["seed"]) is int
+        and isinstance(value["config"], dict)
+        and isinstance(value["run"], dict)
+    )
+
+
+def _is_source(value: Any) -> bool:
+    keys = {"name", "hub_id", "split", "fingerprint", "notes", "license"}
+    return _all_values(lambda text: isinstance(text, str))(value) and value.keys() == keys
+
+
+def _is_tensor(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"dtype", "shape"}
+        and isinstance(value["dtype"], str)
+        and value["dtype"] in DTYPE_BYTES
+        and _all(_is_count)(value["shape"])
+    )
+
+
+def _is_file(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"sha256", "bytes"}
+        and isinstance(value["sha256"], str)
+        and bool(re.fullmatch(r"[0-9a-f]{64}", value["sha256"]))
+        and type(value["bytes"]) is int
+    )
+
+
+# field: (what it must be, whether a value is that)
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "format": (str(FORMAT), lambda value: type(value) is int and value == FORMAT),
+    "name": ("1 to 96 of a-z, 0-9, '.', '_', '-', a letter or digit first", is_name),
+    "method": ("a text, not empty", _is_text),
+    "dataset": ("a text, not empty", _is_text),
+    "ipc": ("a positive integer", _is_count),
+    "classes": ("1 to 65536 distinct names", _is_classes),
+    "image_size": ("(1 or 3 channels, height, width)", _is_size),
+    "mean": ("finite numbers", _all(_is_number)),
+    "std": ("positive numbers", _all(lambda value: _is_number(value) and value > 0)),
+    "pixel_range": ("pairs (low, high), low < high", _all(_is_range)),
+    "decoder": ("an object with a 'kind'", _has_kind),
+    "labels": ("an object with a 'kind'", _has_kind),
+    "protocol": ("an object", _is_object),
+    "recipe": ("an object of path, preset, config {}, seed (integer) and run {}", is_recipe),
+    "source": ("texts name, hub_id, split, fingerprint, notes, license", _is_source),
+    "teachers": ("a list of objects", _all(_is_object)),
+    "license": ("a text, not empty", _is_text),
+    "citation": ("a text", lambda value: isinstance(value, str)),
+    "deviations": ("a list of texts", _all(_is_text)),
+    "paper": ("a list of objects", _all(_is_object)),
+    "tensors": ("names with dtype (as safetensors names it) and shape", _all_values(_is_tensor)),
+    "files": ("paths with sha256 and bytes", _all_values(_is_file)),
+}

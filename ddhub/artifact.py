@@ -1,0 +1,310 @@
+"""An artifact: a folder that holds a distilled data set and describes itself.
+
+    data/train-00000-of-00001.parquet   image (PNG), label; `datasets` reads it too: `ddhub.pixels`
+    tensors.safetensors                 every other tensor, if there is one
+    recipe.py                           text of the recipe that made it, never executed
+    preview.png                         grid of the stored images
+    manifest.json                       what it says about itself, and the sha256 of all above
+    results.jsonl, README.md            grow after publication, so they are sealed on their own
+
+The same input gives the same bytes (with the same Pillow and pyarrow). An artifact is written and
+replaced whole or not at all, and read back before it takes its place. There is no pickle in it.
+
+    artifact = Artifact.open("cards/cifar10-infer-ipc10")
+    artifact.images().shape, artifact.tensors().keys(), artifact.manifest.digest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ddhub import pixels
+from ddhub._files import locked, replace_file, replace_folder
+from ddhub.errors import ArtifactError, UsageError
+from ddhub.manifest import (
+    DAMAGED,
+    MANIFEST,
+    PARQUET,
+    PREVIEW,
+    README,
+    RECIPE,
+    REPAIR,
+    RESULTS,
+    STORED,
+    TENSORS,
+    Manifest,
+    canonical,
+    check_seal,
+    check_text_seal,
+    first_line,
+    label_dtype,
+    parse,
+    read_bytes,
+    read_manifest,
+    seal,
+)
+
+_FILES = {MANIFEST, PARQUET, TENSORS, RECIPE, PREVIEW, RESULTS, README}
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.float64: "F64",
+}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder and its manifest; images and tensors are read when they are asked for.
+
+    What reads raises ArtifactError for a file that is missing, damaged or not as the manifest says.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = True) -> Artifact:
+        """The artifact in `folder`, with every byte of it checked unless `verify` is False."""
+        artifact = cls(Path(folder), read_manifest(folder))
+        if verify:
+            artifact.verify()
+        return artifact
+
+    def verify(self) -> None:
+        """Hash and read every file, and refuse one that does not belong.
+
+        Names that begin with a dot (`.git`, `.DS_Store`) are other tools' and left alone.
+        """
+        for name, entry in self.manifest.files.items():
+            data = read_bytes(self.folder / name)
+            if len(data) != entry["bytes"]:
+                sizes = f"{len(data)} bytes, the manifest says {entry['bytes']}"
+                raise self._error(name, f"{sizes} ({DAMAGED})")
+            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                raise self._error(name, f"sha256 differs from the manifest ({DAMAGED})")
+        listed = {MANIFEST, RESULTS, README, *self.manifest.files}
+        for name in sorted(_names(self.folder) - listed):
+            if not Path(name).name.startswith("."):
+                raise ArtifactError(f"{self.folder / name}: not part of the artifact; move it away")
+        self.results()
+        readme = self.folder / README
+        if readme.exists():
+            # a byte that is not UTF-8 breaks the seal like any other
+            check_text_seal(read_bytes(readme).decode("utf-8", "replace"), str(readme))
+        self.image_labels()
+        self.images()
+        self.tensors()
+
+    def images(self) -> Tensor:
+        """The stored images, u8 [N, C, H, W]; `manifest.pixel_range` says what a byte means."""
+        count = self.manifest.tensors["images"]["shape"][0]
+        return pixels.read_images(self.folder / PARQUET, count, self.manifest.image_size)
+
+    def image_labels(self) -> Tensor:
+        """The class number of each stored image, int64 [N]."""
+        count = self.manifest.tensors["images"]["shape"][0]
+        return pixels.read_labels(self.folder / PARQUET, count, len(self.manifest.classes))
+
+    def tensors(self, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+        """The tensors of `tensors.safetensors` by name, on `device`; {} if there are none."""
+        want = {name: x for name, x in self.manifest.tensors.items() if name not in STORED}
+        if not want:
+            return {}
+        out = {}
+        path = self.folder / TENSORS
+        try:
+            with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+                if set(file.keys()) != want.keys():
+                    raise self._error(TENSORS, "holds other tensors than the manifest lists")
+                for name, entry in want.items():
+                    part = file.get_slice(name)
+                    if {"dtype": part.get_dtype(), "shape": part.get_shape()} != entry:
+                        raise self._error(TENSORS, f"{name!r} is not as the manifest says")
+                    out[name] = file.get_tensor(name)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise self._error(TENSORS, f"cannot be read ({first_line(error)})") from None
+        for name, tensor in out.items():
+            if not _is_finite(tensor):
+                raise self._error(TENSORS, f"{name!r} holds a value that is not finite")
+        return out
+
+    def results(self) -> list[dict[str, Any]]:
+        """The records of `results.jsonl`, oldest first, without their seals."""
+        path = self.folder / RESULTS
+        if not path.exists():
+            return []
+        *lines, rest = read_bytes(path).split(b"\n")
+        if rest:
+            raise ArtifactError(f"{path}: line {len(lines) + 1} has no end; delete that line")
+        out = []
+        for number, line in enumerate(lines, 1):
+            what = f"{path}, line {number}"
+            record = parse(line, what)
+            out.append(check_seal(record, what))
+            if canonical(record).encode() != line:
+                raise ArtifactError(f"{what}: not as ddhub writes it ({DAMAGED}); {REPAIR}")
+        return out
+
+    def add_result(self, record: dict[str, Any]) -> None:
+        """Add a record, sealed, as the last line of `results.jsonl`; many processes may do so."""
+        line = canonical(seal(record)) + "\n"
+        path = self.folder / RESULTS
+        try:
+            with locked(self.folder):
+                self.results()  # nothing is added to a damaged file
+                replace_file(path, (read_bytes(path) if path.exists() else b"") + line.encode())
+                for stale in self.folder.glob(f".{RESULTS}.tmp-*"):  # of killed processes
+                    stale.unlink(missing_ok=True)
+        except OSError as error:
+            cause = f"cannot be written ({error.strerror})"
+            raise ArtifactError(f"{path}: {cause}; free space or check its rights") from None
+
+    def bytes_by_tensor(self) -> dict[str, int]:
+        """Raw bytes of each stored tensor: `Manifest.bytes_by_tensor`."""
+        return self.manifest.bytes_by_tensor()
+
+    def bits_per_class(self) -> float:
+        """Raw bits of all stored tensors a class: `Manifest.bits_per_class`."""
+        return self.manifest.bits_per_class()
+
+    def file_bytes(self) -> dict[str, int]:
+        """Bytes on disk of each file, by path relative to the folder."""
+        paths = {name: self.folder / name for name in sorted(_FILES)}
+        return {name: path.stat().st_size for name, path in paths.items() if path.exists()}
+
+    @classmethod
+    def write(
+        cls,
+        folder: str | Path,
+        *,
+        manifest: Manifest,
+        images: Tensor,
+        image_labels: Tensor,
+        tensors: dict[str, Tensor],
+        recipe_text: str,
+    ) -> Artifact:
+        """Write an artifact, in place of an artifact or where there is nothing.
+
+        Killed at any point, this leaves the old artifact or none, never a part of one. If the old
+        one has the same digest, its `results.jsonl` is kept.
+
+        Args:
+            manifest: with `tensors` and `files` empty; they are filled here.
+            images, image_labels: u8 [N, C, H, W] and integers [N].
+            tensors: any others, by a name of a-z, 0-9, `_` and `.`.
+
+        Raises:
+            UsageError: input that is no artifact, or a folder that holds anything else.
+            ArtifactError: a disk that is full or read-only.
+        """
+        images, image_labels = images.detach().cpu(), image_labels.detach().cpu()
+        # copies, as safetensors refuses views and tensors that share memory
+        tensors = {k: t.detach().cpu().contiguous().clone() for k, t in sorted(tensors.items())}
+        _check_input(manifest, images, image_labels, tensors)
+        files = {
+            PARQUET: pixels.to_parquet(images, image_labels, manifest.classes),
+            RECIPE: recipe_text.encode(),
+            PREVIEW: pixels.to_png(pixels.preview(images, image_labels, manifest.classes)),
+        }
+        if tensors:
+            files[TENSORS] = safetensors.torch.save(tensors)
+        label_type = label_dtype(len(manifest.classes))
+        manifest = replace(
+            manifest,
+            tensors={
+                "images": {"dtype": "U8", "shape": [*images.shape]},
+                "image_labels": {"dtype": label_type, "shape": [len(images)]},
+                **{k: {"dtype": _DTYPES[t.dtype], "shape": [*t.shape]} for k, t in tensors.items()},
+            },
+            files={
+                name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
+            },
+        )
+        target = Path(folder)
+        try:
+            _check_target(target)
+            files |= _results_of(target, manifest.digest)
+            replace_folder(target, files | {MANIFEST: manifest.render().encode()}, cls.open)
+        except OSError as error:
+            cause = f"cannot be written ({error.strerror})"
+            raise ArtifactError(f"{folder}: {cause}; free space or choose another folder") from None
+        return cls.open(target, verify=False)
+
+    def _error(self, name: str, cause: str) -> ArtifactError:
+        return ArtifactError(f"{self.folder / name}: {cause}; {REPAIR}")
+
+
+def _check_input(manifest: Manifest, images: Tensor, labels: Tensor, tensors: dict[str, Tensor]) -> None:
+    """UsageError for what `Artifact.open` would refuse."""
+    size, last = [*manifest.image_size], len(manifest.classes) - 1
+    if manifest.tensors or manifest.files:
+        raise UsageError("Artifact.write fills the manifest's tensors and files; leave them empty")
+    if images.dtype != torch.uint8 or [*images.shape] != [len(images), *size] or not len(images):
+        found = f"{images.dtype} {[*images.shape]}"
+        raise UsageError(f"images are {found}; store torch.uint8 [N > 0, *{size}]")
+    if labels.shape != images.shape[:1] or labels.dtype not in (torch.int64, torch.uint8):
+        found = f"{labels.dtype} {[*labels.shape]}"
+        raise UsageError(f"image_labels are {found}; store torch.int64 [{len(images)}]")
+    if labels.min() < 0 or labels.max() > last:
+        raise UsageError(f"image_labels leave 0..{last}; store indices into manifest.classes")
+    for name, tensor in tensors.items():
+        if name in STORED or not re.fullmatch(r"[a-z0-9_.]{1,200}", name):
+            raise UsageError(f"tensor name {name!r} is reserved or not of a-z, 0-9, _ and .")
+        if tensor.dtype not in _DTYPES or not tensor.numel():
+            found = f"{tensor.dtype} {[*tensor.shape]}"
+            raise UsageError(f"tensor {name!r} is {found}; store a plain type, and not empty")
+        if not _is_finite(tensor):
+            raise UsageError(f"tensor {name!r} holds a value that is not finite; correct it")
+
+
+def _check_target(folder: Path) -> None:
+    """UsageError unless `folder` is missing, empty, or an artifact with nothing beside it."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose another folder")
+    names = _names(folder)
+    if names and (MANIFEST not in names or names - _FILES):
+        cause = f"it holds {min(names - _FILES)!r}" if names - _FILES else f"it has no {MANIFEST}"
+        raise UsageError(f"{folder}: not overwritten, {cause}; choose another folder")
+
+
+def _names(folder: Path) -> set[str]:
+    """What is in `folder` and its `data`, less the bytecode that installers make of recipes."""
+    names = {path.name for path in folder.iterdir()} - {"__pycache__"}
+    if "data" in names and (folder / "data").is_dir():
+        names |= {f"data/{path.name}" for path in (folder / "data").iterdir()}
+        names -= {"data"}
+    return names
+
+
+def _results_of(folder: Path, digest: str) -> dict[str, bytes]:
+    """`results.jsonl` of the artifact at `folder`, if it has this digest and the file is sound."""
+    try:
+        old = Artifact.open(folder, verify=False)
+        if old.manifest.digest == digest and old.results():
+            return {RESULTS: read_bytes(folder / RESULTS)}
+    except ArtifactError:
+        pass  # nothing there, or damaged and therefore replaced
+    return {}
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
