@@ -1,0 +1,38 @@
+"""What every program of the project does around its work: memory, one-line errors, exit codes.
+
+2    what was asked for cannot be (a usage error)
+1    something is wrong with a file, a data set or a run
+130  interrupted by the user
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+
+from ddhub._malloc import keep_freed_memory
+from ddhub.errors import DDHubError, UsageError
+
+
+def printable(text: str) -> str:
+    """The text without control characters, so that no file can steer the terminal it is shown on."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
+
+
+def guarded(command: click.Command, name: str) -> int:
+    """Run a click command as a program of this name and return its exit code; errors are one line on stderr."""
+    keep_freed_memory()
+    try:
+        command.main(prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except DDHubError as error:
+        print(printable(f"error: {error}"), file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted; the same command again goes on from the last finished stage", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,191 @@
+"""DistilledData: an artifact as training batches, reconstructed on the fly on the device.
+
+    data = ddhub.load("cifar10-infer-ipc10", device="auto")
+    for x, y in data.batches(seed=0):
+        loss = data.loss(model(x), y)
+
+Every batch is: item indices -> decode -> crop, flip, mix (`ddhub.views`) -> normalise -> labels. What happens to an
+item in an epoch depends on (seed, epoch, item) alone, so `start=k` needs no loader state and ranks need no messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ddhub.decode import Decoder
+from ddhub.errors import UsageError
+from ddhub.labels import Labels
+from ddhub.protocols import Protocol
+from ddhub.views import Views, epoch_views, render
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """`auto` is a GPU where there is one, else the CPU.
+
+    Raises:
+        UsageError: a device that torch does not know or that is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {str(device)!r} cannot be used: {reason}; try --device cpu") from None
+    return torch.device(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a student's Result and an error message say of the data: names, digest, classes, normalisation."""
+
+    name: str
+    digest: str
+    dataset: str
+    classes: tuple[str, ...]
+    image_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class DistilledData:
+    """A decoder, a label scheme and the protocol they were made for.
+
+    Attributes:
+        decoder: item indices `[B]` -> images `[B, C, H, W]` in unit scale.
+        labels: `labels(view, x)` and `labels.loss(output, target)`.
+        protocol: batch size, epochs and augmentation of `batches`.
+        about: names, classes, mean and std.
+    """
+
+    def __init__(self, decoder: Decoder, labels: Labels, protocol: Protocol, about: About) -> None:
+        self.decoder, self.labels, self.protocol, self.about = decoder, labels, protocol, about
+        self.to("cpu")
+
+    def __len__(self) -> int:
+        return len(self.decoder)
+
+    def __repr__(self) -> str:
+        return (
+            f"DistilledData({self.about.name!r}, items={len(self)}, decoder={self.decoder.kind!r}, "
+            f"labels={self.labels.kind!r}, protocol={self.protocol.name!r}, device={str(self.device)!r})"
+        )
+
+    def to(self, device: str | torch.device) -> DistilledData:
+        """Move the stored tensors to a device, in place; `auto` is a GPU where there is one."""
+        self.device = resolve_device(device)
+        self.decoder.to(self.device)
+        self.labels.to(self.device)
+        shape = (-1, 1, 1)
+        std = torch.tensor(self.about.std, device=self.device).view(shape)
+        self._scale = 1 / std
+        self._shift = -torch.tensor(self.about.mean, device=self.device).view(shape) / std
+        return self
+
+    def using(self, *, protocol: Protocol | None = None, labels: Labels | None = None) -> DistilledData:
+        """The same images under another protocol or with other labels, such as `labels.Teacher([net], 30.0)`."""
+        other = DistilledData(self.decoder, labels or self.labels, protocol or self.protocol, self.about)
+        return other.to(self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches an epoch, the last partial one included, over all ranks."""
+        return -(-len(self) // self.protocol.batch_size)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """`(x - mean) / std` per channel, as one multiply-add."""
+        return torch.addcmul(self._shift, x, self._scale)
+
+    def batches(
+        self,
+        seed: int = 0,
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images `[B, C, H, W]` and their targets, epoch after epoch.
+
+        Args:
+            seed: with the epoch, it decides order, crops, flips, partners and weights.
+            epochs: how many; the protocol's if not given.
+            batch_size: items a step over all ranks; the protocol's if not given.
+            start: first batch, counted over epochs: `start=k` yields what skipping k batches would.
+            rank, world: this process takes every world-th item of each batch, from its rank-th on.
+
+        Raises:
+            UsageError: a rank outside the world, or a batch size or start that is not possible.
+        """
+        for _, x, y in self.steps(seed, epochs=epochs, batch_size=batch_size, start=start, rank=rank, world=world):
+            yield x, y
+
+    def steps(
+        self,
+        seed: int = 0,
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Iterator[tuple[Views, Tensor, Tensor]]:
+        """As `batches`, with the view of each batch in front: `(view, x, target)`."""
+        plan = replace(
+            self.protocol,
+            epochs=self.protocol.epochs if epochs is None else epochs,
+            batch_size=self.protocol.batch_size if batch_size is None else batch_size,
+        )
+        if not 0 <= rank < world or start < 0:
+            raise UsageError(f"rank {rank}, world {world}, start {start}: need 0 <= rank < world, start >= 0")
+        size, count = self.about.image_size[1:], -(-len(self) // plan.batch_size)
+        last = len(self) - (count - 1) * plan.batch_size
+        if world > last:
+            raise UsageError(f"{world} ranks cannot share the last batch of {last}; use at most {last} ranks")
+        for epoch in range(start // count, plan.epochs):
+            order, views = epoch_views(seed, epoch, len(self), plan.augment, size=size, batch_size=plan.batch_size)
+            order, views = order.to(self.device), views.to(self.device)
+            for batch in range(start % count if epoch == start // count else 0, count):
+                items = order[batch * plan.batch_size : (batch + 1) * plan.batch_size][rank::world]
+                x = self.normalize(render(self.decoder, views, items, plan.augment))
+                view = views[items]
+                yield view, x, self.labels(view, x)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss that the labels ask for, from the student's logits `[B, classes]`: a scalar."""
+        return self.labels.loss(output, target)
+
+    def as_dataset(self) -> Dataset[tuple[Tensor, Tensor]]:
+        """A map-style dataset for a `DataLoader` of your own.
+
+        Item *i* is the reconstructed image `[C, H, W]`, normalised and not augmented, with the target that the
+        stored labels give it: one-hot for `hard`, logits for `soft`. Order, augmentation and mixing are yours; mix
+        targets with the images' weights and use `data.loss`.
+        """
+        return _Items(self)
+
+
+class _Items(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, data: DistilledData) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Many items in one decode: what `DataLoader` calls for a batch."""
+        items = torch.as_tensor(rows, device=self.data.device)
+        x = self.data.normalize(self.data.decoder(items))
+        target = self.data.labels(Views.plain(items), x)
+        return list(zip(x, target, strict=True))
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"item {row} of {len(self)}")
+        return self.__getitems__([row])[0]

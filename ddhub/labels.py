@@ -1,0 +1,135 @@
+"""Label schemes: what a student should predict for an item in a view, and the loss that asks for it.
+
+    hard      classes i64 [N]              target = one-hot, mixed linearly           cross-entropy
+    soft      logits f16 [N, C], tau       target = logits, mixed linearly            KL at temperature tau
+    teacher   nets, tau                    target = mean logits of the nets on x      KL at temperature tau
+
+Stored labels are looked up and then mixed; a teacher is asked after mixing. So the interface is
+`labels(view, x) -> target [B, C]` followed by `labels.loss(output, target)`, where `view` says which items, which
+partners and which weights, and `x` is the normalised batch that the student sees.
+
+Mixing logits is INFER's label interpolation (arXiv 2408.06927): `z = w·z_i + (1 - w)·z_j`, `q = softmax(z / tau)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddhub.errors import ArtifactError
+from ddhub.views import Views
+
+
+def _mix(own: Tensor, partner: Tensor, view: Views) -> Tensor:
+    """The rows `[B, C]` of the items and of their partners, weighted by the view: `[B, C]` float32."""
+    weight = view.weight[:, None]
+    return weight * own.float() + (1 - weight) * partner.float()
+
+
+def distillation_loss(output: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """`KL(softmax(target/T) ‖ softmax(output/T))`, mean over the batch, logits `[B, C]`, without the factor T²."""
+    return F.kl_div(
+        F.log_softmax(output.float() / temperature, dim=1),
+        F.log_softmax(target.float() / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+class Hard(nn.Module):
+    """One-hot classes `[N]`; the loss is cross-entropy, with both classes weighted when images are mixed."""
+
+    kind = "hard"
+    classes: Tensor
+
+    def __init__(self, classes: Tensor, count: int) -> None:
+        super().__init__()
+        self.register_buffer("classes", classes.long())
+        self.count = count
+
+    def forward(self, view: Views, x: Tensor) -> Tensor:
+        own, partner = self.classes[view.items], self.classes[view.partner]
+        return _mix(F.one_hot(own, self.count), F.one_hot(partner, self.count), view)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output.float(), target)
+
+
+class Soft(nn.Module):
+    """One logit vector an item, `[N, C]` f16, the same in every epoch: INFER's static labels (section "static")."""
+
+    kind = "soft"
+    logits: Tensor
+
+    def __init__(self, logits: Tensor, temperature: float) -> None:
+        super().__init__()
+        self.register_buffer("logits", logits)
+        self.temperature = temperature
+
+    def forward(self, view: Views, x: Tensor) -> Tensor:
+        return _mix(self.logits[view.items], self.logits[view.partner], view)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return distillation_loss(output, target, self.temperature)
+
+
+class Teacher(nn.Module):
+    """Logits averaged over teachers that see what the student sees: INFER+Dyn, and SRe2L's online labels."""
+
+    kind = "teacher"
+
+    def __init__(self, teachers: Sequence[nn.Module], temperature: float) -> None:
+        super().__init__()
+        self.teachers = nn.ModuleList(teachers).requires_grad_(False).eval()
+        self.temperature = temperature
+
+    @torch.no_grad()
+    def forward(self, view: Views, x: Tensor) -> Tensor:
+        return torch.stack([teacher(x).float() for teacher in self.teachers]).mean(0)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return distillation_loss(output, target, self.temperature)
+
+
+Labels = Hard | Soft | Teacher
+
+
+def build(
+    spec: Mapping[str, Any],
+    classes: Tensor,
+    count: int,
+    tensors: Mapping[str, Tensor],
+    teachers: Sequence[nn.Module] | None = None,
+) -> Labels:
+    """The label scheme that a manifest names.
+
+    Args:
+        spec: the manifest's `labels`: kind, and the temperature of `soft` and `teacher`.
+        classes: the class `[N]` of every item (of every reconstructed image, not only of the stored ones).
+        count: number of classes.
+        tensors: the artifact's tensors; `labels.logits` f16 `[N, C]` for `soft`.
+        teachers: the nets of `teacher`.
+
+    Raises:
+        ArtifactError: an unknown kind, or tensors or teachers that are missing or do not fit.
+    """
+    kind = spec["kind"]
+    if kind == "hard":
+        return Hard(classes, count)
+    if kind == "teacher":
+        if not teachers:
+            raise ArtifactError("labels 'teacher' need their nets: ddhub.load(name, teachers=[net, ...])")
+        return Teacher(teachers, float(spec["temperature"]))
+    if kind != "soft":
+        raise ArtifactError(f"labels {kind!r} are not known to this ddhub: pip install -U ddhub")
+    logits = tensors.get("labels.logits")
+    if logits is None or tuple(logits.shape) != (len(classes), count):
+        found = "missing" if logits is None else f"{tuple(logits.shape)}"
+        raise ArtifactError(
+            f"labels 'soft': tensor labels.logits is {found}, needed [{len(classes)}, {count}]; regenerate the artifact"
+        )
+    return Soft(logits, float(spec["temperature"]))
