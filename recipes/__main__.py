@@ -1,0 +1,118 @@
+"""Command line of the recipes: `python -m recipes METHOD OUT [options]`.
+
+The commands and their options come from the recipes themselves (see `recipes.discover`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+from ddhub._program import guarded
+from recipes import Finished, Run, configure, discover, option_fields
+
+log = logging.getLogger("recipes")
+
+
+def dry_run(recipe: ModuleType, cfg: Any, run: Run) -> str:
+    """The plan as text: stages, image passes, seconds at the rates that a short probe measures, bytes."""
+    plan = recipe.plan(cfg, run.source(cfg.dataset, "train"), run)
+    probes = {step.rate for step in plan.steps if step.rate}
+    rates = {probe: probe() for probe in probes}
+    lines, total = [f"{'stage':34}{'image passes':>14}{'images/s':>10}{'seconds':>10}"], 0.0
+    for step in plan.steps:
+        rate = rates[step.rate] if step.rate else math.inf
+        total += step.images / rate
+        speed = f"{rate:.0f}" if step.rate else "-"
+        lines.append(f"{step.stage:34}{step.images:>14,}{speed:>10}{step.images / rate:>10,.0f}")
+    lines.append(f"{'total':34}{sum(s.images for s in plan.steps):>14,}{'':>10}{total:>10,.0f}")
+    lines.append(f"artifact: {plan.artifact_bytes:,} bytes of images, tensors and labels")
+    return "\n".join(lines)
+
+
+def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
+    out = Path(values.pop("out"))
+    names = ("preset", "data", "device", "precision", "until", "work", "dry_run")
+    own = {name: values.pop(name) for name in names}
+    cfg = configure(recipe, own["preset"], values)
+    run = Run(
+        recipe,
+        cfg,
+        out,
+        preset=own["preset"],
+        root=own["data"],
+        device=own["device"],
+        precision=own["precision"],
+        until=own["until"],
+        work=Path(own["work"]) if own["work"] else None,
+    )
+    if own["dry_run"]:
+        click.echo(dry_run(recipe, cfg, run))
+        return
+    with run.logged():
+        try:
+            artifact = recipe.distill(cfg, run)
+        except Finished as stage:
+            click.echo(f"stopped after stage {stage}; the same command without --until goes on from there")
+            return
+        if own["until"]:
+            raise click.UsageError(f"no stage {own['until']!r}; stages: {', '.join(run.seconds)}")
+    sizes = artifact.bytes_by_tensor()
+    click.echo(f"{out}: digest {artifact.manifest.digest}, {sum(sizes.values()):,} bytes")
+
+
+def _option(flag: str, name: str, default: Any, text: str) -> click.Option:
+    if isinstance(default, tuple):
+
+        def split(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+            return None if value is None else tuple(part for part in value.split(",") if part)
+
+        shown = ",".join(default)
+        return click.Option([flag, name], callback=split, help=f"{text}, comma-separated  [default: {shown}]")
+    return click.Option([flag, name], type=type(default), help=f"{text}  [default: {default}]")
+
+
+def _command(name: str, recipe: ModuleType) -> click.Command:
+    def callback(**values: Any) -> None:
+        _execute(recipe, values)
+
+    shared: list[click.Parameter] = [
+        click.Argument(["out"], type=click.Path()),
+        click.Option(
+            ["--preset"], help=f"one of {', '.join(recipe.PRESETS)}, or smoke: all stages, as small as can be"
+        ),
+        click.Option(["--data"], type=click.Path(), help="root of the real data (or DDHUB_DATA)"),
+        click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+        click.Option(["--precision"], default="auto", show_default=True, help="auto, bf16 or fp32"),
+        click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
+        click.Option(["--work"], type=click.Path(), help="folder of the stages  [default: OUT.work]"),
+        click.Option(["--dry-run"], is_flag=True, help="print the plan and stop"),
+    ]
+    shared += [_option(*row) for row in option_fields(recipe)]
+    text = (recipe.__doc__ or "").strip()
+    return click.Command(name, params=shared, callback=callback, help="\b\n" + text.replace("\n\n", "\n\n\b\n"))
+
+
+def group() -> click.Group:
+    """The command group, one command a recipe."""
+    return click.Group(
+        "recipes",
+        commands={name: _command(name, recipe) for name, recipe in discover().items()},
+        help="Make a distilled dataset: METHOD OUT [options].",
+    )
+
+
+def main() -> None:
+    """Entry point: one-line errors, exit code 2 for usage, 1 for failure, 130 for an interrupt."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    sys.exit(guarded(group(), "python -m recipes"))
+
+
+if __name__ == "__main__":
+    main()
