@@ -43,13 +43,12 @@ from ddhub.manifest import (
     TENSORS,
     Manifest,
     canonical,
-    check_seal,
     check_text_seal,
     first_line,
     label_dtype,
-    parse,
     read_bytes,
     read_manifest,
+    read_results,
     seal,
 )
 
@@ -147,20 +146,7 @@ class Artifact:
 
     def results(self) -> list[dict[str, Any]]:
         """The records of `results.jsonl`, oldest first, without their seals."""
-        path = self.folder / RESULTS
-        if not path.exists():
-            return []
-        *lines, rest = read_bytes(path).split(b"\n")
-        if rest:
-            raise ArtifactError(f"{path}: line {len(lines) + 1} has no end; delete that line")
-        out = []
-        for number, line in enumerate(lines, 1):
-            what = f"{path}, line {number}"
-            record = parse(line, what)
-            out.append(check_seal(record, what))
-            if canonical(record).encode() != line:
-                raise ArtifactError(f"{what}: not as ddhub writes it ({DAMAGED}); {REPAIR}")
-        return out
+        return read_results(self.folder)
 
     def add_result(self, record: dict[str, Any]) -> None:
         """Add a record, sealed, as the last line of `results.jsonl`; many processes may do so."""

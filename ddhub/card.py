@@ -156,7 +156,7 @@ def leaderboard(entries: Sequence[Entry]) -> str:
         "Protocols and test sets never share a table; bytes are raw and include labels.",
     ]
     for means in settings(entries).values():
-        parts.append(_heading(means[0]))
+        parts.append(_heading("##", means[0]))
         rows = []
         for mean in sorted(means, key=lambda mean: (mean.first.model, -mean.mean, mean.first.artifact)):
             entry = manifests[mean.first.digest]
@@ -243,7 +243,7 @@ def _results(entry: Entry, baseline: Entry | None) -> list[str]:
             place = (_every(run.device for run in runs), _every(run.precision for run in runs))
             rows.append((mean.first.model, name, *numbers, seconds, *place))
         columns = "student|artifact|accuracy %|n|last epoch|steps|seconds|device|precision"
-        parts += [_heading(means[0]), _table(columns, rows), *below, _protocol_text(means, manifests)]
+        parts += [_heading("###", means[0]), _table(columns, rows), *below, _protocol_text(means, manifests)]
         parts += ["To repeat it:", _code("sh", _commands(means, m))]
     return parts
 
@@ -255,10 +255,10 @@ def _below(mean: Mean, random: Mean) -> str:
     )
 
 
-def _heading(mean: Mean) -> str:
+def _heading(level: str, mean: Mean) -> str:
     first = mean.first
     return (
-        f"### Protocol {_text(first.protocol)} ({_text(first.protocol_digest)}), test {_text(first.test)}\n\n"
+        f"{level} Protocol {_text(first.protocol)} ({_text(first.protocol_digest)}), test {_text(first.test)}\n\n"
         f"Accuracy after the last epoch on all {first.test_images:,} test images (fingerprint "
         f"`{_text(first.test_fingerprint[:12])}`), mean ± sample standard deviation over n seeds."
     )
@@ -316,6 +316,8 @@ def _commands(means: Sequence[Mean], m: Manifest) -> list[str]:
     lines = []
     for (model, precision, first, count), names in jobs.items():
         seeds = [*(["--seed", str(first)] if first else []), "--seeds", str(count), "--precision", precision]
+        test = means[0].first.test_name
+        seeds += ["--test", test] if test != m.dataset else []
         words = ["ddhub", "train", *names, *flags, "--model", model, *seeds, "--data", "ROOT"]
         lines.append(shlex.join(words))
     return lines

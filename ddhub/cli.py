@@ -22,7 +22,8 @@ from ddhub._program import guarded, printable
 from ddhub.errors import ArtifactError, DDHubError, UsageError
 
 if TYPE_CHECKING:
-    from ddhub.card import Entry
+    from ddhub.card import Entry, Mean
+    from ddhub.protocols import Result
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _names = click.argument("names", metavar="NAME...", nargs=-1, required=True)
@@ -75,18 +76,23 @@ def info(name: str, as_json: bool) -> None:
     """Show what an artifact says about itself."""
     from ddhub import card, hub
 
-    facts = _facts(card.read(hub.resolve(name)))
+    entry = card.read(hub.resolve(name))
+    facts = _facts(entry)
     if as_json:
         _print_json(facts)
         return
-    facts["classes"] = f"{len(facts['classes'])}: {', '.join(facts['classes'][:10])}" + (
-        ", …" if len(facts["classes"]) > 10 else ""
-    )
-    facts["bits_per_class"] = f"{facts['bits_per_class']:g}"
+    classes = facts["classes"]
+    facts |= {
+        "classes": f"{len(classes)}: {', '.join(classes[:10])}{', …' * (len(classes) > 10)}",
+        "image_size": " x ".join(map(str, facts["image_size"])),
+        "results": [
+            f"{_mean(mean)}, protocol {mean.first.protocol} ({mean.first.protocol_digest})" for mean in entry.means()
+        ],
+    }
     for key, value in facts.items():
-        lines = [_flat(line) for line in value] if isinstance(value, list) and key != "image_size" else [_flat(value)]
+        lines = value if isinstance(value, list) else [value]
         for number, line in enumerate(lines or ["none"]):
-            _say(f"{'' if number else key:15} {line}")
+            _say(f"{'' if number else key:15} {_flat(line)}")
 
 
 @cli.command()
@@ -215,7 +221,7 @@ def train(
         return
     _say(f"last epoch, protocol {plan.name} ({plan.digest}):")
     for mean in means:
-        _say(f"{mean.first.artifact}, {model}: {mean.text} % (n = {len(mean.runs)}) on {_test(mean.first)}")
+        _say(f"{mean.first.artifact}, {_mean(mean)}")
 
 
 @cli.command("card")
@@ -309,7 +315,11 @@ def _write(path: Path, data: bytes) -> None:
         raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
 
 
-def _test(result: Any) -> str:
+def _mean(mean: Mean) -> str:
+    return f"{mean.first.model}: {mean.text} % (n = {len(mean.runs)}) on {_test(mean.first)}"
+
+
+def _test(result: Result) -> str:
     return f"{result.test}, {result.test_images:,} test images"
 
 
@@ -317,8 +327,8 @@ def _flat(value: object) -> str:
     """A value of a manifest on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return " x ".join(map(_flat, value))
+    if isinstance(value, list):
+        return " ".join(map(_flat, value))
     return "none" if value in (None, "") else str(value)
 
 

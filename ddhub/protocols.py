@@ -144,6 +144,7 @@ class Result:
     model: str
     seed: int
     accuracy: float
+    test_name: str
     test: str
     test_images: int
     test_fingerprint: str

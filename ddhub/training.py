@@ -150,6 +150,7 @@ def train(
         model=name,
         seed=seed,
         accuracy=accuracy,
+        test_name=scored_on.name,
         test=scored_on.label,
         test_images=len(scored_on.labels),
         test_fingerprint=scored_on.fingerprint,

@@ -296,7 +296,7 @@ class Run:
             protocol=asdict(protocol),
             recipe={
                 "path": f"recipes/{path.name}",
-                "preset": self.preset,
+                "preset": self.preset if self.cfg == configure(self.recipe, self.preset, {}) else None,
                 "config": json.loads(json.dumps(asdict(self.cfg))),
                 "seed": self.cfg.seed,
                 "run": {

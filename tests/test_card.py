@@ -1,0 +1,295 @@
+"""Cards: numbers computed by hand, and no table that mixes protocols or test sets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddhub import card
+from ddhub.card import Entry, Mean, render
+from ddhub.errors import ArtifactError
+from ddhub.manifest import Manifest, canonical, seal
+from ddhub.protocols import Protocol, Result, protocol
+
+CLASSES = ("airplane", "automobile", "bird")
+SHORT = protocol("infer-dynamic")
+
+
+def tiny(**changes: Any) -> Manifest:
+    """A manifest as INFER's, of three classes of 3 x 4 x 6 pixels: 331 bytes."""
+    fields: dict[str, Any] = {
+        "name": "tiny-infer-ipc2",
+        "method": "infer",
+        "dataset": "tiny",
+        "ipc": 2,
+        "classes": CLASSES,
+        "image_size": (3, 4, 6),
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.2, 0.2, 0.2),
+        "pixel_range": ((0.0, 1.0),) * 3,
+        "decoder": {"kind": "compensate"},
+        "labels": {"kind": "soft", "temperature": 30.0},
+        "protocol": asdict(SHORT),
+        "recipe": {
+            "path": "recipes/infer.py",
+            "preset": "tiny-ipc2-cpu",
+            "config": {"ipc": 2, "teachers": ["a", "b"], "lr": 0.25},
+            "seed": 0,
+            "run": {"commit": "abc", "device": "CPU, threads: 2", "seconds": 12.5, "peak_bytes": 3 * 2**29},
+        },
+        "source": {
+            "name": "tiny",
+            "hub_id": "a/tiny",
+            "split": "train",
+            "fingerprint": "f00d",
+            "notes": "JPEG copy",
+            "license": "mit",
+        },
+        "teachers": [{"model": "convnet3-bn", "accuracy": 71.234, "epochs": 4}],
+        "license": "mit",
+        "citation": "@misc{tiny,\n  author={Müller}\n}",
+        "deviations": ["Scaled down: teacher_epochs 4 instead of 200"],
+        "paper": [{"model": "resnet18", "accuracy": 32.0, "sd": 0.5, "where": "Table 1"}],
+        "tensors": {
+            "images": {"dtype": "U8", "shape": [3, 3, 4, 6]},
+            "image_labels": {"dtype": "U8", "shape": [3]},
+            "decoder.compensators": {"dtype": "I8", "shape": [1, 1, 3, 4, 6]},
+            "decoder.scale": {"dtype": "F32", "shape": [1, 1]},
+            "labels.logits": {"dtype": "F16", "shape": [6, 3]},
+        },
+        "files": {},
+    }
+    return Manifest(**{**fields, **changes})
+
+
+def tiny_random(**changes: Any) -> Manifest:
+    """The baseline of `tiny`."""
+    tensors = {
+        "images": {"dtype": "U8", "shape": [6, 3, 4, 6]},
+        "image_labels": {"dtype": "U8", "shape": [6]},
+    }
+    fields = {"name": "tiny-random-ipc2", "method": "random-real", "tensors": tensors, "teachers": []}
+    return tiny(**{**fields, "labels": {"kind": "hard"}, "deviations": [], "paper": [], **changes})
+
+
+def result(manifest: Manifest, seed: int, accuracy: float, plan: Protocol = SHORT, **changes: Any) -> Result:
+    fields: dict[str, Any] = {
+        "artifact": manifest.name,
+        "digest": manifest.digest,
+        "protocol": plan.name,
+        "protocol_digest": plan.digest,
+        "model": "convnet3",
+        "seed": seed,
+        "accuracy": accuracy,
+        "test": "Tiny (JPEG copy)",
+        "test_images": 10000,
+        "test_name": m.dataset,
+        "test_fingerprint": "beef" * 16,
+        "epochs": plan.epochs,
+        "steps": 200,
+        "seconds": 10.0 + seed,
+        "device": "CPU, threads: 1",
+        "precision": "fp32",
+        "versions": "torch",
+    }
+    return Result(**{**fields, **changes})
+
+
+def entry(manifest: Manifest, *accuracies: float, **changes: Any) -> Entry:
+    return Entry(manifest, [result(manifest, seed, x, **changes) for seed, x in enumerate(accuracies)])
+
+
+def row(text: str, start: str) -> list[str]:
+    """The cells of the only table row that begins with `start`."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {start} |")]
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_mean_and_sample_deviation() -> None:
+    m = tiny()
+    three = Mean(tuple(result(m, seed, x) for seed, x in enumerate((40.0, 41.0, 43.5))))
+    assert three.mean == 41.5
+    assert three.sd == pytest.approx((6.5 / 2) ** 0.5)  # deviations -1.5, -0.5, 2; n - 1 = 2
+    assert three.text == "41.50 ± 1.80"
+    one = Mean((result(m, 0, 40.0),))
+    assert (one.sd, one.text) == (None, "40.00")
+    assert three.to_json()["n"] == 3
+
+
+def test_a_seed_recorded_twice_counts_once() -> None:
+    m = tiny()
+    (mean,) = Entry(m, [result(m, 0, 40.0), result(m, 1, 42.0), result(m, 0, 90.0)]).means()
+    assert (mean.mean, len(mean.runs)) == (41.0, 2)
+
+
+def test_bytes_and_bits_per_class() -> None:
+    text = render(entry(tiny()))
+    assert row(text, "`decoder.compensators`") == ["`decoder.compensators`", "I8", "1 x 1 x 3 x 4 x 6", "72"]
+    # 216 + 3 + 72 + 4 + 36 bytes; random: 2 images of 72 + 1 bytes for each of 3 classes
+    assert row(text, "**total**")[-1] == "**331**"
+    assert row(text, "random selection, 2 images per class")[-1] == "438"
+    assert "883 bits per class, labels included: 0.76 times" in text
+
+
+def test_results_stand_beside_the_baseline() -> None:
+    own, random = entry(tiny(), 40.0, 41.0, 43.5), entry(tiny_random(), 30.0, 32.0)
+    text = render(own, [own, random])
+    place = ["200", "11.0", "CPU, threads: 1", "fp32"]
+    assert row(text, "convnet3 | tiny-infer-ipc2") == [
+        *("convnet3", "tiny-infer-ipc2", "41.50 ± 1.80", "3", "80"),
+        *place,
+    ]
+    assert "| convnet3 | tiny-random-ipc2 (random selection) | 31.00 ± 1.41 | 2 | 80 | 200 | 10.5 |" in text
+    assert "below random" not in text
+    assert "on all 10,000 test images" in text
+    flags = "--protocol infer-dynamic --model convnet3 --seeds"
+    assert f"ddhub train tiny-infer-ipc2 {flags} 3 --precision fp32 --data ROOT" in text
+    assert f"ddhub train tiny-random-ipc2 {flags} 2 --precision fp32 --data ROOT" in text
+    for setting in (
+        "- epochs 80, batch size 64",
+        "- adamw, weight decay 0.01",
+        "- learning rate 0.001, cosine",
+        "random crop with 4 px of padding, flip with probability 0.5, mixup with Beta(0.8, 0.8) per batch",
+        "tiny-infer-ipc2: soft, label temperature 30.0; tiny-random-ipc2: hard",
+    ):
+        assert setting in text
+
+
+def test_a_result_below_random_is_said_plainly() -> None:
+    text = render(entry(tiny(), 29.0, 30.0), [entry(tiny_random(), 30.0, 32.0)])
+    sentence = "tiny-infer-ipc2 (29.50 %) scores below random selection (31.00 %) under this protocol."
+    assert f"\n\nWith convnet3, {sentence}\n\n" in text
+
+
+def test_protocols_and_test_sets_never_share_a_table() -> None:
+    m, long = tiny(), protocol("infer-static")
+    results = [
+        result(m, 0, 40.0),
+        result(m, 0, 50.0, plan=long),
+        result(m, 0, 60.0, test_fingerprint="cafe" * 16, test="Other"),
+    ]
+    random = entry(tiny_random(), 99.0, plan=long)
+    text = render(Entry(m, results), [random])
+    assert text.count("### Protocol") == 3
+    short, full, other = text.split("### Protocol")[1:]
+    assert "40.00" in short and "50.00" not in short and "99.00" not in short and "below random" not in short
+    assert "50.00" in full and "99.00" in full and "below random" in full
+    assert "60.00" in other and "99.00" not in other and "test Other" in other
+    board = card.leaderboard([Entry(m, results), random])
+    assert board.count("\n## Protocol") == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ipc": 3}, {"dataset": "other"}, {"method": "infer"}, {"classes": ("a", "b", "c")}],
+)
+def test_only_random_selection_of_the_same_budget_is_the_baseline(change: dict[str, Any]) -> None:
+    text = render(entry(tiny(), 40.0), [entry(tiny_random(**change), 99.0)])
+    assert "99.00" not in text
+
+
+def test_a_random_artifact_has_no_baseline() -> None:
+    random = entry(tiny_random(), 30.0)
+    assert "(random selection)" not in render(random, [random, entry(tiny_random(name="other"), 50.0)])
+
+
+def test_commands_repeat_changed_epochs_seeds_and_precisions() -> None:
+    m = tiny()
+    plan = replace(protocol("infer-static"), epochs=7, name="whatever")
+    runs = [result(m, seed, 40.0, plan=plan) for seed in (2, 3, 7)]
+    runs.append(result(m, 8, 40.0, plan=plan, precision="bf16"))
+    text = render(Entry(m, runs))
+    flags = "ddhub train tiny-infer-ipc2 --protocol infer-static --epochs 7 --model convnet3"
+    for seeds in ("--seed 2 --seeds 2 --precision fp32", "--seed 7 --seeds 1 --precision fp32"):
+        assert f"{flags} {seeds} --data ROOT" in text
+    assert f"{flags} --seed 8 --seeds 1 --precision bf16" in text
+    assert "- epochs 7, batch size 64" in text
+
+
+def test_a_protocol_of_its_own_and_one_that_nobody_knows() -> None:
+    own = replace(SHORT, lr=0.5, name="mine")
+    m = tiny(protocol=asdict(own))
+    text = render(Entry(m, [result(m, 0, 40.0, plan=own)]))
+    assert "- learning rate 0.5" in text
+    assert "ddhub train tiny-infer-ipc2 --model convnet3 --seeds 1" in text
+    text = render(Entry(tiny(), [result(tiny(), 0, 40.0, plan=own)]))
+    assert "The settings of protocol mine are in no manifest at hand." in text
+
+
+def test_what_else_a_card_says() -> None:
+    text = render(entry(tiny()))
+    assert text.startswith("# tiny-infer-ipc2\n")
+    for part in (
+        "(preview.png)",
+        'data = ddhub.load("tiny-infer-ipc2")',
+        "None yet: `ddhub train tiny-infer-ipc2 --seeds 3 --record --data ROOT`.",
+        "### The paper's setting, not this protocol",
+        "| resnet18 | 32.0 ± 0.5 | Table 1 |",
+        "python -m recipes infer tiny-infer-ipc2 --preset tiny-ipc2-cpu --seed 0 --data ROOT",
+        "| setting teachers | a,b |",
+        "| peak memory | 1.50 GiB |",
+        "| seconds | 12.5 |",
+        "| convnet3-bn | 71.23 | 4 |",
+        "- Scaled down: teacher_epochs 4 instead of 200",
+        "- source: a/tiny, split train (JPEG copy), fingerprint `f00d`; license mit",
+        "```bibtex\n@misc{tiny,\n  author={Müller}\n}\n```",
+    ):
+        assert part in text, part
+    recipe = {**tiny().recipe, "preset": None}
+    flags = "--ipc 2 --lr 0.25 --teachers a,b --data ROOT"
+    assert f"python -m recipes infer tiny-infer-ipc2 {flags}" in render(entry(tiny(recipe=recipe)))
+
+
+def test_manifest_texts_cannot_break_out() -> None:
+    m = tiny(
+        paper=[{"model": "a|b\nc", "accuracy": 1, "where": "<b>\x1b[31m"}],
+        citation="```\n# not a heading",
+        deviations=["one\n# two"],
+    )
+    text = render(entry(m))
+    assert "| a\\|b c | 1 | &lt;b>[31m |" in text
+    assert "````bibtex\n```\n# not a heading\n````" in text
+    assert "- one # two" in text
+    assert "\x1b" not in text
+
+
+def test_the_leaderboard_is_sorted_and_names_what_has_no_results() -> None:
+    low, high = entry(tiny(), 30.0), entry(tiny_random(), 40.0)
+    text = card.leaderboard([low, high, entry(tiny(name="empty"))])
+    rows = [line for line in text.splitlines() if line.startswith("| convnet3")]
+    assert [("random" in line, "40.00" in line) for line in rows] == [(True, True), (False, False)]
+    link = "[tiny-infer-ipc2](tiny-infer-ipc2/README.md)"
+    assert f"| convnet3 | {link} | infer | 2 | 331 | 883 | 30.00 | 1 |" in text
+    assert "No results yet: [empty](empty/README.md)." in text
+
+
+def test_rendering_is_pure() -> None:
+    own, random = entry(tiny(), 40.0), entry(tiny_random(), 30.0)
+    assert render(own, [own, random]) == render(own, [random, own])
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"accuracy": "high"}, "field 'accuracy' is not as in a Result"),
+        ({"accuracy": True}, "field 'accuracy' is not as in a Result"),
+        ({"best": 99.0}, "field 'best' is not as in a Result"),
+        ({"digest": "0" * 64}, "not of this artifact"),
+        ({"artifact": "other"}, "not of this artifact"),
+    ],
+)
+def test_results_of_something_else_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], cause: str
+) -> None:
+    m = tiny()
+    monkeypatch.setattr(card, "read_manifest", lambda folder: m)
+    records = [asdict(result(m, 0, 40.0)), {**asdict(result(m, 1, 41)), **change}]
+    (tmp_path / "results.jsonl").write_text("".join(canonical(seal(record)) + "\n" for record in records))
+    with pytest.raises(ArtifactError, match=f"results.jsonl, line 2: .*{cause}"):
+        card.read(tmp_path)
+    (tmp_path / "results.jsonl").write_text(canonical(seal(json.loads(json.dumps(records[0])))) + "\n")
+    assert card.read(tmp_path).results == [result(m, 0, 40.0)]
