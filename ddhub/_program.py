@@ -21,18 +21,25 @@ def printable(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
 
 
-def guarded(command: click.Command, name: str) -> int:
+def guarded(command: click.Command, name: str, interrupted: str = "interrupted") -> int:
     """Run a click command as a program of this name and return its exit code; errors are one line on stderr."""
     keep_freed_memory()
     try:
-        command.main(prog_name=name, standalone_mode=False)
+        code = command.main(prog_name=name, standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else name
+        return _failed(f"{error.format_message()} ({path} --help)", error.exit_code)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _failed(error.format_message(), error.exit_code)
     except DDHubError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return _failed(str(error), 2 if isinstance(error, UsageError) else 1)
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted; the same command again goes on from the last finished stage", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _failed(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(printable(f"error: {line}"), file=sys.stderr)
+    return code

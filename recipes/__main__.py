@@ -111,7 +111,8 @@ def group() -> click.Group:
 def main() -> None:
     """Entry point: one-line errors, exit code 2 for usage, 1 for failure, 130 for an interrupt."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    sys.exit(guarded(group(), "python -m recipes"))
+    interrupted = "interrupted; the same command again goes on from the last finished stage"
+    sys.exit(guarded(group(), "python -m recipes", interrupted))
 
 
 if __name__ == "__main__":

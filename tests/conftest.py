@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # tests run side by side, and threads that wait for one another make all of them slow
 
 
 @pytest.fixture(autouse=True, scope="session")

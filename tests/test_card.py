@@ -87,7 +87,7 @@ def result(manifest: Manifest, seed: int, accuracy: float, plan: Protocol = SHOR
         "accuracy": accuracy,
         "test": "Tiny (JPEG copy)",
         "test_images": 10000,
-        "test_name": m.dataset,
+        "test_name": manifest.dataset,
         "test_fingerprint": "beef" * 16,
         "epochs": plan.epochs,
         "steps": 200,
