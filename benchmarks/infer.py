@@ -9,9 +9,10 @@ random and the teacher is untrained and in eval mode, which costs the same as re
     batched     `recipes.infer.compensators` with all K sets: one pass over K·10 images a step
     one by one  the same function with one set, K times
 
-Both take the same steps in turns in one process, after two steps each that are not counted; a number is the median over
-the rounds. Memory is the peak of a process of its own that runs one side for two steps: on a GPU what torch allocated, on
-a CPU (Linux) the resident set less what it was before. The same compensators: two steps of both in float64, compared.
+Both take the same steps in turns in one process, after two steps each that are not counted; a number is the median
+over the rounds. Memory is the peak of a process of its own that runs one side for two steps: on a GPU what torch
+allocated, on a CPU (Linux) the resident set less what it was before. The same compensators: two steps of both in
+float64, compared. The last line is the ratio.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def is_name(value: object) -> bool:
+def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,95}", value))
 
 
@@ -44,14 +44,15 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value > 0
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, and not a bool."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return bool(abs(value) <= sys.float_info.max)  # false for NaN and for 10**400
 
 
 def _is_range(value: Any) -> bool:
-    return _all(_is_number)(value) and len(value) == 2 and bool(value[0] < value[1])
+    return _all(is_number)(value) and len(value) == 2 and bool(value[0] < value[1])
 
 
 def _is_classes(value: Any) -> bool:
@@ -106,14 +107,14 @@ def _is_file(value: Any) -> bool:
 # field: (what it must be, whether a value is that)
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": (str(FORMAT), lambda value: type(value) is int and value == FORMAT),
-    "name": ("1 to 96 of a-z, 0-9, '.', '_', '-', a letter or digit first", is_name),
+    "name": ("1 to 96 of a-z, 0-9, '.', '_', '-', a letter or digit first", _is_name),
     "method": ("a text, not empty", _is_text),
     "dataset": ("a text, not empty", _is_text),
     "ipc": ("a positive integer", _is_count),
     "classes": ("1 to 65536 distinct names", _is_classes),
     "image_size": ("(1 or 3 channels, height, width)", _is_size),
-    "mean": ("finite numbers", _all(_is_number)),
-    "std": ("positive numbers", _all(lambda value: _is_number(value) and value > 0)),
+    "mean": ("finite numbers", _all(is_number)),
+    "std": ("positive numbers", _all(lambda value: is_number(value) and value > 0)),
     "pixel_range": ("pairs (low, high), low < high", _all(_is_range)),
     "decoder": ("an object with a 'kind'", _has_kind),
     "labels": ("an object with a 'kind'", _has_kind),

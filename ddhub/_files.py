@@ -65,29 +65,27 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove siblings of this and of dead processes; put back an old folder if none is there."""
-    pattern = re.escape(f".{folder.name}.tmp-") + r"(\d+)(-old)?"
-    for sibling in [*folder.parent.iterdir()]:
-        match = re.fullmatch(pattern, sibling.name)
-        if not match or _runs(int(match[1])):
-            continue
-        if match[2] and not folder.exists():
-            os.rename(sibling, folder)
-        else:
-            shutil.rmtree(sibling, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether another process of this number may still be at work."""
-    if process == os.getpid():
-        return False
+def is_alive(process: int) -> bool:
+    """Whether there is, or may be, a process of this number."""
     if sys.platform == "win32":
         return True  # os.kill would end it
     try:
-        os.kill(process, 0)
+        os.kill(process, 0)  # signal 0 only asks
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
         pass
     return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove siblings of this and of dead processes; put back an old folder if none is there."""
+    pattern = re.escape(f".{folder.name}.tmp-") + r"(\d+)(-old)?"
+    for sibling in [*folder.parent.iterdir()]:
+        match = re.fullmatch(pattern, sibling.name)
+        if not match or (int(match[1]) != os.getpid() and is_alive(int(match[1]))):
+            continue
+        if match[2] and not folder.exists():
+            os.rename(sibling, folder)
+        else:
+            shutil.rmtree(sibling, ignore_errors=True)

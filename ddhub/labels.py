@@ -71,7 +71,7 @@ class Soft(nn.Module):
         self.temperature = temperature
 
     def forward(self, view: Views, x: Tensor) -> Tensor:
-        return _mix(self.logits[view.items], self.logits[view.partner], view)
+        return _mix(self.logits.index_select(0, view.items), self.logits.index_select(0, view.partner), view)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return distillation_loss(output, target, self.temperature)

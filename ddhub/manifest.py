@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ddhub._fields import DTYPE_BYTES, FORMAT, RULES, is_recipe
-from ddhub.errors import ArtifactError
+from ddhub.errors import ArtifactError, first_line
 
 MANIFEST = "manifest.json"
 PARQUET = "data/train-00000-of-00001.parquet"
@@ -85,11 +85,6 @@ def check_text_seal(text: str, what: str) -> None:
     if not mark or seal_text(body) != text:
         cause = f"the seal in its last line is missing or differs ({DAMAGED})"
         raise ArtifactError(f"{what}: {cause}; render it again (ddhub card)")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind when it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -41,7 +41,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddhub import errors
-from ddhub._torchvision import torchvision
 
 DEPTHS = (3, 4, 5, 6)
 
@@ -107,7 +106,7 @@ def resnet18(channels: int, *, width: int) -> tuple[list[nn.Module], int]:
         after = width << stage
         for stride in (2 if stage else 1, 1):
             shortcut = None if stride == 1 else nn.Sequential(*_conv_bn(before, after, 1, stride))
-            blocks.append(torchvision.models.resnet.BasicBlock(before, after, stride, shortcut))
+            blocks.append(_Residual(before, after, stride, shortcut))
             before = after
     for module in nn.ModuleList(blocks).modules():
         if isinstance(module, nn.Conv2d):
@@ -199,6 +198,26 @@ def _timm(name: str, *, classes: int, channels: int) -> nn.Module:
         raise errors.unknown("timm model", key, timm.list_models(), "timm.list_models() shows all")
     net: nn.Module = timm.create_model(key, pretrained=False, num_classes=classes, in_chans=channels)
     return net
+
+
+class _Residual(nn.Module):
+    """ResNet's basic block, its layers in torchvision's order and by torchvision's names.
+
+    Written out because importing torchvision takes longer than importing torch.
+    """
+
+    def __init__(self, before: int, after: int, stride: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)).add_(shortcut), inplace=True)
 
 
 class Net(nn.Module):

@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddhub.errors import ArtifactError
-from ddhub.manifest import REPAIR, canonical, first_line
+from ddhub.errors import ArtifactError, first_line
+from ddhub.manifest import REPAIR, canonical
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _LABEL = pa.int64()

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from ddhub._fields import is_number
 from ddhub.errors import ArtifactError, UsageError, unknown
 
 Mix = Literal["none", "mixup", "cutmix"]
 MixPer = Literal["batch", "item"]
 Optimizer = Literal["adamw", "sgd"]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_whole(value: object) -> bool:
@@ -63,10 +59,10 @@ class Augment:
             padding,
             "a whole number of pixels, 0 or more",
         )
-        _require(_is_number(self.flip) and 0 <= self.flip <= 1, "flip", self.flip, "a probability in [0, 1]")
+        _require(is_number(self.flip) and 0 <= self.flip <= 1, "flip", self.flip, "a probability in [0, 1]")
         _require(self.mix in get_args(Mix), "mix", self.mix, f"one of {', '.join(get_args(Mix))}")
         alpha = self.mix_alpha
-        _require(_is_number(alpha) and alpha > 0, "mix_alpha", alpha, "a finite number above 0")
+        _require(is_number(alpha) and alpha > 0, "mix_alpha", alpha, "a finite number above 0")
         _require(self.mix_per in get_args(MixPer), "mix_per", self.mix_per, "'batch' or 'item'")
 
 
@@ -99,10 +95,10 @@ class Protocol:
         size = self.batch_size
         _require(_is_whole(size) and size >= 1, "batch_size", size, "1 or more")
         _require(self.optimizer in get_args(Optimizer), "optimizer", self.optimizer, "'adamw' or 'sgd'")
-        _require(_is_number(self.lr) and self.lr > 0, "lr", self.lr, "a finite number above 0")
+        _require(is_number(self.lr) and self.lr > 0, "lr", self.lr, "a finite number above 0")
         for name in ("weight_decay", "momentum"):
             value = getattr(self, name)
-            _require(_is_number(value) and value >= 0, name, value, "a finite number, 0 or more")
+            _require(is_number(value) and value >= 0, name, value, "a finite number, 0 or more")
 
     @property
     def digest(self) -> str:

@@ -124,22 +124,30 @@ def epoch_views(
     )
 
 
-def render(decode: Callable[[Tensor], Tensor], views: Views, items: Tensor, augment: Augment) -> Tensor:
-    """The pixels of items [B] in their views: [B, C, H, W] float32, unit scale.
+def render(
+    decode: Callable[[Tensor], Tensor],
+    views: Views,
+    items: Tensor,
+    augment: Augment,
+    partners_at: Tensor | None = None,
+) -> Tensor:
+    """The pixels of `items` [B] in these views: decode, crop, flip, mix -> [B, C, H, W] float32, unit scale.
 
-    Args:
-        decode: indices [U] int64 to images [U, C, H, W] float32, on the device of the views; asked
-            once, without repeats when mixing.
-        views: of all items in item order, as a partner comes with its own crop and flip.
-        items: [B] int64, on the device of the views.
-        augment: the one that the views were drawn for.
+    `views` are those of all items in item order, since a partner brings its own crop and flip. `decode` maps indices
+    [U] to images [U, C, H, W] float32 on the device of the views, and is called once, no item twice. `partners_at`
+    [B] says at which rows of `items` the partners are, where all of them are among the items: a whole batch of the
+    papers' form, which then needs no search and, on a GPU, no wait for its result.
     """
     own = views[items]
     if augment.mix == "none":
         return _augment(decode(items), own, augment)
-    need, place = torch.unique(torch.cat([items, own.partner]), return_inverse=True)
-    x = _augment(decode(need), views[need], augment)
-    a, b = x.index_select(0, place[: len(items)]), x.index_select(0, place[len(items) :])
+    if partners_at is not None:
+        a = _augment(decode(items), own, augment)
+        b = a.index_select(0, partners_at)
+    else:
+        need, where = torch.unique(torch.cat([items, own.partner]), return_inverse=True)
+        x = _augment(decode(need), views[need], augment)
+        a, b = x.index_select(0, where[: len(items)]), x.index_select(0, where[len(items) :])
     return mixup(a, b, own.weight) if augment.mix == "mixup" else cutmix(a, b, own.box)
 
 

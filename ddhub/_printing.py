@@ -1,0 +1,42 @@
+"""What the command line prints: lines, tables and JSON, free of control characters whatever a file says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+import click
+
+
+def printable(text: str) -> str:
+    """The text without control characters, so that no file can steer the terminal it is shown on."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print one line, whatever a manifest's texts hold."""
+    click.echo(printable(text.replace("\n", " ")), err=err)
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell; those whose heading begins with '>' are aligned right."""
+    lines = [[name.lstrip(">") for name in header], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(header, line, widths, strict=True)
+        say("  ".join(c.rjust(w) if name.startswith(">") else c.ljust(w) for name, c, w in cells).rstrip())
+
+
+def print_json(value: object) -> None:
+    """JSON for other programs; control characters are escaped."""
+    click.echo(json.dumps(value, indent=1))
+
+
+def flat(value: object) -> str:
+    """A value of a manifest as one text: {"kind": "hard"} is `kind hard`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {flat(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " ".join(map(flat, value))
+    return "none" if value in (None, "") else str(value)
