@@ -36,7 +36,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_name(value: object) -> bool:
+def is_name(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,95}", value))
 
 
@@ -107,7 +107,7 @@ def _is_file(value: Any) -> bool:
 # field: (what it must be, whether a value is that)
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": (str(FORMAT), lambda value: type(value) is int and value == FORMAT),
-    "name": ("1 to 96 of a-z, 0-9, '.', '_', '-', a letter or digit first", _is_name),
+    "name": ("1 to 96 of a-z, 0-9, '.', '_', '-', a letter or digit first", is_name),
     "method": ("a text, not empty", _is_text),
     "dataset": ("a text, not empty", _is_text),
     "ipc": ("a positive integer", _is_count),

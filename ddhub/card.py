@@ -252,7 +252,9 @@ def _recipe(m: Manifest) -> list[str]:
     facts: dict[str, Any] = {
         "preset": recipe["preset"] or "none",
         **{f"setting {key}": _setting(value) for key, value in sorted(recipe["config"].items())},
-        **{key: run[key] for key in ("commit", "device", "precision", "versions", "seconds") if key in run},
+        **{key: run[key] for key in ("commit", "device", "precision", "versions") if key in run},
+        # A stage that was cut and resumed counts from its last start.
+        **({"seconds, each stage from its last start": run["seconds"]} if "seconds" in run else {}),
     }
     if isinstance(run.get("peak_bytes"), int):
         facts["peak memory"] = f"{run['peak_bytes'] / 2**30:.2f} GiB"

@@ -20,9 +20,9 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from test_artifact import forge
-from test_card import result, tiny
+from test_results import result, tiny
 
-from ddhub import card, cli, hub, sources
+from ddhub import card, cli, hub, results, sources
 from ddhub.artifact import Artifact
 from ddhub.manifest import MANIFEST, PARQUET, PREVIEW, README, RESULTS, seal_text
 
@@ -274,18 +274,18 @@ def test_train_prints_every_accuracy_and_their_mean(shelf: Path) -> None:
 
 def test_train_records_and_does_not_repeat(shelf: Path) -> None:
     out = json.loads(run("train", INFER, "--record", "--json", *STUDENT))
-    (first,) = card.read(shelf / INFER).results
+    (first,) = results.read(shelf / INFER).results
     assert out["results"] == [asdict(first)]
     assert (out["means"][0]["n"], out["means"][0]["sd"]) == (1, None)
     text = run("train", INFER, "--record", "--seeds", 2, *STUDENT)
     assert f"seed 0: {first.accuracy:.2f} % (recorded before, not trained again)" in text
     assert text.count("trained again") == 1
-    assert [x.seed for x in card.read(shelf / INFER).results] == [0, 1]
+    assert [x.seed for x in results.read(shelf / INFER).results] == [0, 1]
     # without --record, and for another model or protocol, it is trained
     assert "trained again" not in run("train", INFER, *STUDENT)
     assert "trained again" not in run("train", INFER, "--record", *STUDENT, "--model", "convnet3-w2")
     assert "trained again" not in run("train", INFER, "--record", *STUDENT, "--epochs", 2)
-    assert len(card.read(shelf / INFER).results) == 4
+    assert len(results.read(shelf / INFER).results) == 4
 
 
 def test_train_under_the_first_protocol_or_a_named_one(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def test_card_writes_into_the_artifact_and_a_folder(shelf: Path) -> None:
     run("card", INFER, "--to", "cards")
     text = (shelf / INFER / README).read_text()
     assert text == seal_text(
-        card.render(card.read(shelf / INFER), [card.read(shelf / name) for name in (INFER, RANDOM)])
+        card.render(results.read(shelf / INFER), [results.read(shelf / name) for name in (INFER, RANDOM)])
     )
     assert "scores below random selection (50.00 %)" in text
     assert Path("cards", INFER, README).read_text() == text

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddhub import sources
+from ddhub import _decoded, sources
 from ddhub.errors import SourceError, UsageError
 from ddhub.sources import open_source
 
@@ -118,7 +118,7 @@ def test_cifar10_has_its_counts_statistics_and_cache(data_root: Path, monkeypatc
     assert test.labels.bincount().tolist() == [1000] * 10
     mean = train.images[::10].float().mean((0, 2, 3)) / 255
     torch.testing.assert_close(mean, torch.tensor(train.mean), atol=0.01, rtol=0)
-    monkeypatch.setattr(sources, "_decode_all", never)
+    monkeypatch.setattr(_decoded, "_decode_all", never)
     assert open_source("cifar10", root=data_root).fingerprint == train.fingerprint
 
 
@@ -258,13 +258,13 @@ def test_a_cache_that_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPa
 
 CHILD = """
 import sys
-from ddhub import sources
-original = getattr(sources, sys.argv[1])
+from ddhub import _decoded, sources
+original = getattr(_decoded, sys.argv[1])
 def wait(*args):
     print("here", flush=True)
     sys.stdin.readline()
     return original(*args)
-setattr(sources, sys.argv[1], wait)
+setattr(_decoded, sys.argv[1], wait)
 print(sources.open_source("cifar10", root=sys.argv[2]).fingerprint)
 """
 

@@ -1,0 +1,101 @@
+"""Names: folders, bundled artifacts, and what is neither; the lazy package; the bundled artifacts themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import ddhub
+from ddhub import card, hub
+from ddhub.artifact import Artifact
+from ddhub.errors import ArtifactError, UsageError
+from ddhub.manifest import seal_text
+from ddhub.results import read
+from recipes import discover
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_import_and_catalog_need_no_torch() -> None:
+    code = "import sys, ddhub; print(list(ddhub.catalog())); assert 'torch' not in sys.modules; ddhub.train"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "cifar10-infer-ipc10" in done.stdout
+
+
+def test_public_names_are_functions_whatever_was_imported_before() -> None:
+    assert set(ddhub.__all__) <= set(dir(ddhub))
+    for name in ddhub.__all__:
+        if name != "__version__":
+            assert callable(getattr(ddhub, name))
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = ddhub.lod
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        (
+            "cifar10-infr-ipc10",
+            UsageError,
+            r"unknown artifact 'cifar10-infr-ipc10'; did you mean 'cifar10-infer-ipc10'",
+        ),
+        ("../artifacts", UsageError, "unknown artifact"),
+        ("", ArtifactError, "is not an artifact: no manifest.json"),
+    ],
+)
+def test_a_name_that_is_nothing_says_what_is_near(name: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        ddhub.load(name)
+
+
+def test_a_file_and_an_empty_folder_are_no_artifacts(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(b"")
+    with pytest.raises(ArtifactError, match="is a file, not an artifact's folder"):
+        ddhub.load(tmp_path / "x.pt")
+    with pytest.raises(ArtifactError, match=r"is not an artifact: no manifest\.json"):
+        ddhub.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", hub.catalog())
+def test_bundled_artifact_is_sound_and_loads(name: str) -> None:
+    artifact = Artifact.open(hub.resolve(name))
+    data = ddhub.load(name)
+    manifest = artifact.manifest
+    assert manifest.name == name == data.about.name
+    x, y = next(data.batches(0))
+    assert x.shape[1:] == manifest.image_size and y.shape == (len(x), len(manifest.classes))
+    assert bool(torch.isfinite(data.loss(torch.zeros_like(y), y)))
+    config = discover()[manifest.method].Config
+    assert set(manifest.recipe["config"]) == set(config.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("name", hub.catalog())
+def test_bundled_cards_are_what_the_manifests_and_results_say(name: str) -> None:
+    entries = [read(hub.BUNDLED / other) for other in hub.catalog()]
+    text = card.render(read(hub.BUNDLED / name), entries)
+    assert (hub.BUNDLED / name / "README.md").read_text() == seal_text(text)
+    assert (ROOT / "cards" / name / "README.md").read_text() == seal_text(text)
+    assert (ROOT / "cards" / "README.md").read_text() == card.leaderboard(entries)
+
+
+def test_the_artifacts_of_the_readme_show_the_recorded_numbers() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in hub.catalog():
+        entry = read(hub.BUNDLED / name)
+        line = next(line for line in readme.splitlines() if line.startswith(f"| [{name}]"))
+        assert f"{entry.bytes:,}" in line
+        assert all(mean.text in line for mean in entry.means())
+        assert {len(mean.runs) for mean in entry.means()} == {3}
+
+
+def test_infer_beats_random_at_the_same_bytes_under_one_protocol() -> None:
+    infer, random = (read(hub.BUNDLED / f"cifar10-{name}-ipc10") for name in ("infer", "random"))
+    assert infer.bytes == pytest.approx(random.bytes, rel=0.01)
+    ours, theirs = ({(*m.setting, m.first.model): m.mean for m in entry.means()} for entry in (infer, random))
+    assert ours.keys() == theirs.keys() and len(ours) == 2
+    assert all(ours[key] > theirs[key] for key in ours)
