@@ -141,7 +141,7 @@ def test_what_else_a_card_says() -> None:
         "python -m recipes infer tiny-infer-ipc2 --preset tiny-ipc2-cpu --seed 0 --data ROOT",
         "| setting teachers | a,b |",
         "| peak memory | 1.50 GiB |",
-        "| seconds | 12.5 |",
+        "| seconds, each stage from its last start | 12.5 |",
         "| convnet3-bn | 71.23 | 4 |",
         "- Scaled down: teacher_epochs 4 instead of 200",
         "- source: a/tiny, split train (JPEG copy), fingerprint `f00d`; license mit",
