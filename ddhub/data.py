@@ -10,6 +10,7 @@ item in an epoch depends on (seed, epoch, item) alone, so `start=k` needs no loa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,10 @@ from ddhub.errors import UsageError
 from ddhub.labels import Labels
 from ddhub.protocols import Protocol
 from ddhub.views import Views, epoch_views, render
+
+# Batches of small images are rendered together, up to so many values (8 MiB of float32): about a tenth more images
+# per second for batches of 64 CIFAR images on 2 cores, and fewer kernel launches on a GPU.
+_TOGETHER = 2**21
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -149,20 +154,23 @@ class DistilledData:
         last = len(self) - (count - 1) * plan.batch_size
         if world > last:
             raise UsageError(f"{world} ranks cannot share the last batch of {last}; use at most {last} ranks")
+        together = max(1, _TOGETHER * world // (plan.batch_size * math.prod(self.about.image_size)))
         for epoch in range(start // count, plan.epochs):
             order, views = epoch_views(seed, epoch, len(self), plan.augment, size=size, batch_size=plan.batch_size)
             order, views = order.to(self.device), views.to(self.device)
             place = torch.empty_like(order)
             place[order] = torch.arange(len(self), device=self.device)
-            for batch in range(start % count if epoch == start // count else 0, count):
-                first = batch * plan.batch_size
-                items = order[first : first + plan.batch_size][rank::world]
-                view = views[items]
+            shares = [batch[rank::world] for batch in order.split(plan.batch_size)]
+            for first in range(start % count if epoch == start // count else 0, count, together):
+                parts = shares[first : first + together]
+                items = torch.cat(parts)
                 # One process holds whole batches, and the papers' form takes partners from the same batch.
                 closed = world == 1 and plan.augment.mix_per == "batch"
-                partners_at = place[view.partner] - first if closed else None
-                x = self.normalize(render(self.decoder, views, items, plan.augment, partners_at))
-                yield view, x, self.labels(view, x)
+                partners_at = place[views.partner[items]] - first * plan.batch_size if closed else None
+                images = self.normalize(render(self.decoder, views, items, plan.augment, partners_at))
+                for part, x in zip(parts, images.split([len(part) for part in parts]), strict=True):
+                    view = views[part]
+                    yield view, x, self.labels(view, x)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss that the labels ask for, from the student's logits `[B, classes]`: a scalar."""

@@ -76,6 +76,19 @@ def test_start_equals_skipping(augment: Augment) -> None:
             assert torch.equal(x, wanted_x) and torch.equal(y, wanted_y)
 
 
+@pytest.mark.parametrize("augment", [ITEM, BATCH, CUTMIX], ids=["item", "batch", "cutmix"])
+@pytest.mark.parametrize("values", [1, 16 * 192, 3 * 16 * 192])
+def test_rendering_batches_together_changes_nothing(
+    augment: Augment, values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [list(make(augment).batches(2, start=start)) for start in (0, 1, 5)]
+    monkeypatch.setattr("ddhub.data._TOGETHER", values)
+    for start, wanted in zip((0, 1, 5), whole, strict=True):
+        found = list(make(augment).batches(2, start=start))
+        assert len(found) == len(wanted)
+        assert all(torch.equal(a, b) for x, y in zip(found, wanted, strict=True) for a, b in zip(x, y, strict=True))
+
+
 def test_batches_equal_a_naive_reconstruction() -> None:
     data = make(BATCH, epochs=1)
     order, views = epoch_views(4, 0, 60, BATCH, size=(8, 8), batch_size=16)
