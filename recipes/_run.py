@@ -94,17 +94,20 @@ class Run:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.work = work or out.with_name(out.name + ".work")
-        try:
-            self.work.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{self.work} cannot be made ({error.strerror}); choose another OUT or --work") from None
         self.seconds: dict[str, float] = {}
         self.peak_bytes = 0
         self.train_source: Source | None = None
 
+    def _make_work(self) -> None:
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.work} cannot be made ({error.strerror}); choose another OUT or --work") from None
+
     @contextmanager
     def logged(self) -> Iterator[None]:
         """Log to `log.txt` in the work folder too, beginning with config, device and versions."""
+        self._make_work()
         handler = logging.FileHandler(self.work / "log.txt")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         root = logging.getLogger()
@@ -151,6 +154,7 @@ class Run:
             log.info("stage %s: found in %s", name, path.name)
         else:
             log.info("stage %s: starting", name)
+            self._make_work()
             begin = time.perf_counter()
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
