@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ddhub.decode import Decoder
-from ddhub.errors import UsageError
+from ddhub.errors import UsageError, first_line
 from ddhub.labels import Labels
 from ddhub.protocols import Protocol
 from ddhub.views import Views, epoch_views, render
@@ -38,11 +39,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {str(device)!r} cannot be used: {reason}; try --device cpu") from None
-    return torch.device(device)
+        raise UsageError(f"device {str(device)!r} cannot be used: {first_line(error)}; try --device cpu") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class DistilledData:
 
     def __init__(self, decoder: Decoder, labels: Labels, protocol: Protocol, about: About) -> None:
         self.decoder, self.labels, self.protocol, self.about = decoder, labels, protocol, about
-        self.to("cpu")
+        self._settle(decoder.images.device)
 
     def __len__(self) -> int:
         return len(self.decoder)
@@ -82,21 +81,26 @@ class DistilledData:
         )
 
     def to(self, device: str | torch.device) -> DistilledData:
-        """Move the stored tensors to a device, in place; `auto` is a GPU where there is one."""
-        self.device = resolve_device(device)
-        self.decoder.to(self.device)
-        self.labels.to(self.device)
-        # As large as an image: with one number a channel a CPU does not vectorise the multiply-add (3 times as slow).
-        size = self.about.image_size
-        std = torch.tensor(self.about.std, device=self.device).view(-1, 1, 1).expand(size)
-        mean = torch.tensor(self.about.mean, device=self.device).view(-1, 1, 1).expand(size)
-        self._scale, self._shift = 1 / std, -mean / std
+        """Move to a device, `auto` being a GPU where there is one; what was made by `using` stays where it is."""
+        place = resolve_device(device)
+        if place != self.device:
+            self.decoder, self.labels = deepcopy(self.decoder).to(place), deepcopy(self.labels).to(place)
+            self._settle(place)
         return self
 
     def using(self, *, protocol: Protocol | None = None, labels: Labels | None = None) -> DistilledData:
         """The same images under another protocol or with other labels, such as `labels.Teacher([net], 30.0)`."""
-        other = DistilledData(self.decoder, labels or self.labels, protocol or self.protocol, self.about)
-        return other.to(self.device)
+        return DistilledData(
+            self.decoder, (labels or self.labels).to(self.device), protocol or self.protocol, self.about
+        )
+
+    def _settle(self, device: torch.device) -> None:
+        self.device = device
+        # As large as an image: with one number a channel a CPU does not vectorise the multiply-add (3 times as slow).
+        size = self.about.image_size
+        std = torch.tensor(self.about.std, device=device).view(-1, 1, 1).expand(size)
+        mean = torch.tensor(self.about.mean, device=device).view(-1, 1, 1).expand(size)
+        self._scale, self._shift = 1 / std, -mean / std
 
     @property
     def steps_per_epoch(self) -> int:
@@ -129,25 +133,18 @@ class DistilledData:
         Raises:
             UsageError: a rank outside the world, or a batch size or start that is not possible.
         """
-        for _, x, y in self.steps(seed, epochs=epochs, batch_size=batch_size, start=start, rank=rank, world=world):
-            yield x, y
-
-    def steps(
-        self,
-        seed: int = 0,
-        *,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> Iterator[tuple[Views, Tensor, Tensor]]:
-        """As `batches`, with the view of each batch in front: `(view, x, target)`."""
         plan = replace(
             self.protocol,
             epochs=self.protocol.epochs if epochs is None else epochs,
             batch_size=self.protocol.batch_size if batch_size is None else batch_size,
         )
+        for _, x, y in self.steps(plan, seed, start, rank, world):
+            yield x, y
+
+    def steps(
+        self, plan: Protocol, seed: int = 0, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Views, Tensor, Tensor]]:
+        """As `batches`, under a protocol, with the view of each batch in front: `(view, x, target)`."""
         if not 0 <= rank < world or start < 0:
             raise UsageError(f"rank {rank}, world {world}, start {start}: need 0 <= rank < world, start >= 0")
         size, count = self.about.image_size[1:], -(-len(self) // plan.batch_size)

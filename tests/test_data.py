@@ -38,9 +38,10 @@ def make(augment: Augment, batch_size: int = 16, epochs: int = 2) -> DistilledDa
 
 def by_item(data: DistilledData, **how: int) -> dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]:
     """(epoch, item) -> its pixels and target."""
+    plan = replace(data.protocol, batch_size=how.pop("batch_size", data.protocol.batch_size))
     return {
         (view.epoch, int(item)): (x[row], y[row])
-        for view, x, y in data.steps(0, **how)
+        for view, x, y in data.steps(plan, **how)
         for row, item in enumerate(view.items)
     }
 
@@ -146,6 +147,15 @@ def test_as_dataset_gives_plain_items_to_a_dataloader() -> None:
 def test_impossible_batches_are_refused(how: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         next(make(BATCH).batches(0, **how))
+
+
+def test_moving_leaves_what_shares_the_images_where_it_is() -> None:
+    data = make(BATCH)
+    wanted = next(data.batches(0))
+    moved = data.using().to("meta")
+    assert (moved.device.type, moved.decoder.images.device.type) == ("meta", "meta")
+    assert data.device.type == "cpu" and torch.equal(next(data.batches(0))[0], wanted[0])
+    assert data.to("cpu") is data
 
 
 def test_unknown_device_is_a_usage_error() -> None:
