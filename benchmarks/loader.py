@@ -35,41 +35,18 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ddhub import hub, sources
+from ddhub import hub
 from ddhub._program import guarded
 from ddhub._torchvision import torchvision
-from ddhub.data import About, DistilledData
-from ddhub.decode import Compensate
-from ddhub.labels import Soft
+from ddhub.data import DistilledData
 from ddhub.protocols import protocol
 from ddhub.views import Views
-from recipes import generator, select
 
-ARTIFACT = "cifar10-infer-ipc10"
 PROTOCOL = protocol("infer-static")
 WORKERS = (0, 2)
 LARGE = 256  # the batch size of the second row
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-def stand_in() -> DistilledData:
-    """The sizes of `cifar10-infer-ipc10` where that is not bundled: real images, random compensators and labels."""
-    source, random = sources.open_source("cifar10-mini"), generator("loader")
-    images = source.images[select(source, 7, random)]
-    compensators = torch.randint(-127, 128, (4, 7, *images.shape[1:]), generator=random).to(torch.int8)
-    decoder = Compensate(images, compensators, torch.full((4, 7), 0.2 / 127))
-    labels = Soft(torch.randn(len(decoder), len(source.classes), generator=random).half(), 30.0)
-    about = About(
-        name="stand-in",
-        digest="",
-        dataset=source.name,
-        classes=source.classes,
-        image_size=(3, 32, 32),
-        mean=source.mean,
-        std=source.std,
-    )
-    return DistilledData(decoder, labels, PROTOCOL, about)
 
 
 class Photos(torchvision.datasets.ImageFolder):  # type: ignore[misc]
@@ -158,15 +135,16 @@ def compare(
 
 
 @click.command()
-@click.option("--artifact", default=ARTIFACT, show_default=True, help="Bundled artifact or an artifact's folder.")
+@click.option(
+    "--artifact", default="cifar10-infer-ipc10", show_default=True, help="Bundled artifact or an artifact's folder."
+)
 @click.option("--rounds", default=5, show_default=True, help="Rounds of each side.")
 @click.option("--seconds", default=1.0, show_default=True, help="Least length of a round.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(artifact: str, rounds: int, seconds: float, as_json: bool) -> None:
     """Images per second of an artifact's batches and of a standard pipeline on the same images."""
     torch.set_num_threads(os.cpu_count() or 1)
-    bundled = artifact != ARTIFACT or artifact in hub.catalog()
-    data = hub.load(artifact).using(protocol=PROTOCOL) if bundled else stand_in()
+    data = hub.load(artifact).using(protocol=PROTOCOL)
     with tempfile.TemporaryDirectory() as folder:
         targets = write_photos(data, Path(folder))
         sizes = (PROTOCOL.batch_size, LARGE)
