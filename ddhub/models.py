@@ -188,6 +188,7 @@ def _pool() -> tuple[nn.Module, nn.Module]:
 
 def _timm(name: str, *, classes: int, channels: int) -> nn.Module:
     try:
+        import ddhub._torchvision  # noqa: F401, I001  first: timm imports torchvision, which may need its help
         import timm
     except ImportError as error:
         raise errors.UsageError(

@@ -2,7 +2,7 @@
 
     R_l = ‖running_var_l - Var_l‖₂ + ‖running_mean_l - Mean_l‖₂        input of BatchNorm layer l, biased variance
 
-(Yin et al., 2020, arXiv 1912.08795, equation 4, with norms as in SRe2L and INFER: not squared.) A batch may hold
+(R_feature of Yin et al., 2020, arXiv 1912.08795, with norms as in SRe2L and INFER: not squared.) A batch may hold
 several independent sets of images: statistics are those of each set, while the teacher runs once for all of them.
 """
 

@@ -201,7 +201,6 @@ class Run:
         deviations: list[str],
         paper: list[dict[str, Any]],
         teachers: list[dict[str, Any]] | None = None,
-        pixel_range: list[list[float]] | None = None,
     ) -> Artifact:
         """Write the artifact: stored images u8 `[N, C, H, W]`, their classes, tensors, and all that a card says."""
         source = self.train_source
@@ -218,7 +217,7 @@ class Run:
             image_size=shape,  # type: ignore[arg-type]
             mean=source.mean,
             std=source.std,
-            pixel_range=pixel_range or [[0.0, 1.0]] * shape[0],  # type: ignore[arg-type]
+            pixel_range=((0.0, 1.0),) * shape[0],
             decoder=decoder,
             labels=labels,
             protocol=asdict(protocol),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -258,6 +259,13 @@ def test_timm_passes_through() -> None:
     assert net(torch.rand(2, 1, 32, 32)).shape == (2, 7)
     with pytest.raises(UsageError, match=r"^unknown timm model 'resnet10'; did you mean"):
         models.build("timm:resnet10", classes=7)
+
+
+def test_timm_in_a_process_that_has_not_imported_torchvision() -> None:
+    pytest.importorskip("timm")
+    code = "from ddhub import models; models.build('timm:resnet10t', classes=7)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
