@@ -232,9 +232,12 @@ def distill(cfg: Config, run: Run) -> Artifact:
     natural = (images.to(run.device).float() / 255 - mean) / std
     natural = natural.unflatten(0, (classes, k)).transpose(0, 1)  # [K, C, channels, H, W]
     found = []
+    shared = ("seed", "steps", "lr", "beta", "first_bn", "shift")
     for m, (net, name) in enumerate(zip(nets, cfg.teachers, strict=True)):
         work = partial(compensators, net, natural, cfg, nets=m, sets=list(range(k)), precision=run.precision)
-        found.append(run.stage(f"compensators-{name}", partial(_in_unit_scale, work, std))["u"])
+        settings = {key: getattr(cfg, key) for key in shared}
+        settings |= {"teacher": name, "teacher_epochs": cfg.teacher_epochs, "net": m, "sets": k}
+        found.append(run.stage(f"compensators-{name}", partial(_in_unit_scale, work, std), settings)["u"])
     stored, scale = quantize(torch.stack(found))
 
     def label() -> dict[str, Tensor]:
