@@ -220,7 +220,7 @@ class Run:
             pixel_range=((0.0, 1.0),) * shape[0],
             decoder=decoder,
             labels=labels,
-            protocol=asdict(protocol),
+            protocol=protocol.to_json(),
             recipe={
                 "path": f"recipes/{path.name}",
                 "preset": self.preset if self.cfg == presets.get(self.preset) else None,

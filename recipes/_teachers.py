@@ -7,7 +7,6 @@ cosine over 200 epochs, batch 128, random crop and flip), checkpointed after eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -46,7 +45,7 @@ def teacher(run: Run, source: Source, name: str, epochs: int, seed: int) -> tupl
         TrainingError: a loss that is not a number.
     """
     plan = protocol("squeeze", epochs=epochs)
-    settings = {"model": name, "seed": seed, "protocol": asdict(plan)}
+    settings = {"model": name, "seed": seed, "protocol": plan.to_json()}
 
     def work() -> dict[str, torch.Tensor]:
         checkpoint = run.path(f"teacher-{name}", settings).with_suffix(".checkpoint")
