@@ -120,9 +120,9 @@ class Run:
             root.removeHandler(handler)
             handler.close()
 
-    def source(self, name: str, split: str) -> Source:
+    def source(self, name: str, split: str, size: int | None = None) -> Source:
         """Real data by name from the run's data root; the training split is the manifest's `source`."""
-        found = sources.open_source(name, split, root=self.root)
+        found = sources.open_source(name, split, root=self.root, **({"size": size} if size else {}))
         if split == "train":
             self.train_source = found
         return found

@@ -38,13 +38,15 @@ def real_data(source: Source, plan: Protocol) -> DistilledData:
     return DistilledData(images, Hard(source.labels, len(source.classes)), plan, about)
 
 
-def teacher(run: Run, source: Source, name: str, epochs: int, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+def teacher(
+    run: Run, source: Source, name: str, epochs: int, seed: int, recipe: str
+) -> tuple[nn.Module, dict[str, Any]]:
     """A trained teacher, frozen and in eval mode, and what the card says of it (accuracy in percent).
 
     Raises:
         TrainingError: a loss that is not a number.
     """
-    plan = protocol("squeeze", epochs=epochs)
+    plan = protocol(recipe, epochs=epochs)
     settings = {"model": name, "seed": seed, "protocol": plan.to_json()}
 
     def work() -> dict[str, torch.Tensor]:
@@ -66,8 +68,8 @@ def teacher(run: Run, source: Source, name: str, epochs: int, seed: int) -> tupl
 
 
 def teachers(
-    run: Run, source: Source, names: Sequence[str], epochs: int, seed: int
+    run: Run, source: Source, names: Sequence[str], epochs: int, seed: int, *, protocol: str = "squeeze"
 ) -> tuple[list[nn.Module], list[dict[str, Any]]]:
     """Several teachers of different architectures, in order, with their facts."""
-    pairs = [teacher(run, source, name, epochs, seed) for name in names]
+    pairs = [teacher(run, source, name, epochs, seed, protocol) for name in names]
     return [net for net, _ in pairs], [facts for _, facts in pairs]

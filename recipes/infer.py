@@ -11,6 +11,10 @@ batched run: one forward and backward pass of K·C images, with statistics and s
 
 Compensators are quantised to 8 bits before the labels are computed, so that a label belongs to the image a student
 sees. An ipc charges a compensator as one image: K · (C + M) ≤ ipc · C.
+
+The method's controls are settings of the same recipe: `--compensate false` (ipc random images a class with the same
+labels), `--labels hard`, `--label-teachers 1` (labels of the first teacher alone). `--labels teacher` is INFER+Dyn:
+the teachers label every mixed batch, and the epochs of a static protocol are divided by M + 1.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +32,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ddhub.artifact import Artifact
-from ddhub.decode import Compensate, quantize
+from ddhub.decode import Compensate, Decoder, Identity, quantize
 from ddhub.errors import TrainingError, UsageError
-from ddhub.protocols import protocol
+from ddhub.protocols import Protocol, protocol
 from ddhub.sources import Source
 from recipes import Plan, Run, Step, generator, select, training_rate
 from recipes._batchnorm import gaps
@@ -52,25 +57,19 @@ DEVIATIONS = [
     "Circular shifts are drawn for each compensator on its own, so that a batched run equals one-at-a-time runs.",
     "Accuracy is that of the last epoch; the official script highlights the best epoch on the test set.",
 ]
+# Tables 1 and 2: (data set, ipc, labels) -> student -> (accuracy, sd), in percent.
 PAPER = {
-    10: [
-        {"model": "resnet18", "accuracy": 32.0, "sd": 0.5, "where": "Table 1, INFER static, CIFAR-10 ipc10"},
-        {
-            "model": "convnet3-bn",
-            "accuracy": 34.0,
-            "sd": 0.4,
-            "where": "Table 1, INFER static, CIFAR-10 ipc10",
-        },
-    ],
-    50: [
-        {"model": "resnet18", "accuracy": 60.4, "sd": 1.6, "where": "Table 1, INFER static, CIFAR-10 ipc50"},
-        {
-            "model": "convnet3-bn",
-            "accuracy": 57.0,
-            "sd": 0.2,
-            "where": "Table 1, INFER static, CIFAR-10 ipc50",
-        },
-    ],
+    ("cifar10", 10, "static"): {"convnet3-bn": (34.0, 0.4), "resnet18": (32.0, 0.5)},
+    ("cifar10", 10, "teacher"): {"convnet3-bn": (30.1, 0.8), "resnet18": (30.7, 0.3)},
+    ("cifar10", 50, "static"): {"convnet3-bn": (57.0, 0.2), "resnet18": (60.4, 1.6)},
+    ("cifar10", 50, "teacher"): {"convnet3-bn": (52.4, 0.7), "resnet18": (60.7, 0.9)},
+    ("cifar100", 10, "static"): {"convnet3-bn": (41.0, 0.4), "resnet18": (45.2, 0.04)},
+    ("cifar100", 50, "static"): {"convnet3-bn": (53.8, 0.2), "resnet18": (62.8, 0.4)},
+    ("cifar100", 100, "static"): {"convnet3-bn": (57.0, 0.02), "resnet18": (66.3, 0.1)},
+    ("tiny-imagenet", 10, "static"): {"convnet3-bn": (22.8, 0.3), "resnet18": (32.0, 0.1)},
+    ("tiny-imagenet", 50, "static"): {"convnet3-bn": (32.3, 0.3), "resnet18": (52.9, 0.1)},
+    ("imagenet-1k", 10, "static"): {"resnet18": (28.7, 0.2)},
+    ("imagenet-1k", 50, "static"): {"resnet18": (51.8, 0.2)},
 }
 
 
@@ -89,22 +88,68 @@ class Config:
     beta: float = field(default=1.0, metadata={"help": "weight of the BatchNorm loss"})
     first_bn: float = field(default=10.0, metadata={"help": "factor of the first BatchNorm layer (g)"})
     shift: int = field(default=4, metadata={"help": "largest circular shift, pixels"})
+    crop_scale: float = field(default=0.0, metadata={"help": "smallest area of a random resized crop; 0 is none"})
+    flip: bool = field(default=False, metadata={"help": "random horizontal flips"})
+    compensate: bool = field(default=True, metadata={"help": "false: ipc random images a class, no compensators"})
+    labels: str = field(default="static", metadata={"help": "static, hard, or teacher (INFER+Dyn)"})
+    label_teachers: int = field(default=0, metadata={"help": "only the first so many teachers label; 0 is all"})
     temperature: float = field(default=30.0, metadata={"help": "of the students' loss"})
     protocol: str = field(default="infer-static", metadata={"help": "recommended to students"})
+    teacher_protocol: str = field(default="squeeze", metadata={"help": "of the teachers"})
+    size: int = field(default=0, metadata={"help": "side of the images in pixels; 0 is the data set's own"})
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.teacher_epochs < 1 or not self.teachers:
-            raise UsageError("INFER needs at least one teacher, one teacher epoch and one step")
+        if self.steps < 1 or self.teacher_epochs < 0 or not self.teachers:
+            raise UsageError("INFER needs at least one teacher and one step, and no negative epochs")
+        if self.labels not in ("static", "hard", "teacher"):
+            raise UsageError(f"labels are {self.labels!r}; use static, hard or teacher")
+        if not 0 <= self.label_teachers <= len(self.teachers):
+            raise UsageError(f"label_teachers is {self.label_teachers}; there are {len(self.teachers)} teachers")
 
 
+_CPU = Config(
+    teachers=("resnet18-w16", "convnet3-bn-w64", "convnet4-bn-w64", "convnet5-bn-w64"),
+    teacher_epochs=4,
+    protocol="infer-static-50",
+)
+_CIFAR100 = Config(dataset="cifar100")
+_TINY = Config(
+    dataset="tiny-imagenet",
+    steps=2000,
+    lr=0.1,
+    crop_scale=0.08,
+    flip=True,
+    teacher_protocol="squeeze-tiny",
+    teacher_epochs=50,
+    temperature=20.0,
+    protocol="infer-tiny-static",
+)
+_IMAGENET = Config(
+    dataset="imagenet-1k",
+    size=224,
+    teachers=("timm:resnet18.tv_in1k", "timm:mobilenetv2_100.ra_in1k", "timm:efficientnet_b0.ra_in1k"),
+    teacher_epochs=0,
+    steps=2000,
+    beta=0.01,
+    shift=32,
+    crop_scale=0.08,
+    flip=True,
+    temperature=20.0,
+    protocol="infer-imagenet-static",
+)
 PRESETS = {
     "cifar10-ipc10": Config(),
     "cifar10-ipc50": Config(ipc=50),
-    "cifar10-ipc10-cpu": Config(
-        teachers=("resnet18-w16", "convnet3-bn-w64", "convnet4-bn-w64", "convnet5-bn-w64"),
-        teacher_epochs=4,
-        protocol="infer-static-50",
-    ),
+    **{f"cifar100-ipc{ipc}": replace(_CIFAR100, ipc=ipc) for ipc in (10, 50, 100)},
+    **{f"tiny-imagenet-ipc{ipc}": replace(_TINY, ipc=ipc) for ipc in (10, 50)},
+    **{f"imagenet-1k-ipc{ipc}": replace(_IMAGENET, ipc=ipc) for ipc in (10, 50)},
+    "cifar10-ipc10-cpu": _CPU,
+    "cifar10-ipc50-cpu": replace(_CPU, ipc=50),
+    # Controls of cifar10-ipc10-cpu.
+    "cifar10-ipc10-cpu-no-compensators": replace(_CPU, compensate=False),
+    "cifar10-ipc10-cpu-hard-labels": replace(_CPU, labels="hard"),
+    "cifar10-ipc10-cpu-one-teacher": replace(_CPU, label_teachers=1),
+    "cifar10-ipc10-cpu-teacher-labels": replace(_CPU, labels="teacher"),
 }
 SMOKE = Config(
     dataset="cifar10-mini",
@@ -201,36 +246,38 @@ def _in_unit_scale(work: Callable[[], Tensor], std: Tensor) -> dict[str, Tensor]
     return {"u": work() * std}
 
 
+def students(cfg: Config) -> Protocol:
+    """The recommended protocol; with teacher labels, a static one's epochs are divided by M + 1 (INFER+Dyn)."""
+    plan = protocol(cfg.protocol)
+    if cfg.labels == "teacher" and "static" in plan.name:
+        return protocol(cfg.protocol, epochs=max(1, plan.epochs // (len(cfg.teachers) + 1)))
+    return plan
+
+
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Stages with their image passes and the bytes of the artifact (see `recipes.Plan`)."""
     classes, nets = len(source.classes), len(cfg.teachers)
-    k = natural_sets(cfg.ipc, classes, nets)
-    pixels, items = source.images[0].numel(), k * (nets + 1) * classes
+    k = natural_sets(cfg.ipc, classes, nets) if cfg.compensate else cfg.ipc
+    pixels, items = source.images[0].numel(), k * classes * (nets + 1 if cfg.compensate else 1)
     steps = [Step(stage="select", images=0)]
     for name in cfg.teachers:
         rate = partial(training_rate, name, source, run)
         steps.append(Step(stage=f"teacher-{name}", images=cfg.teacher_epochs * len(source.labels), rate=rate))
-    for step in steps[1:]:
-        stage = step.stage.replace("teacher", "compensators")
-        steps = [*steps, Step(stage=stage, images=k * classes * cfg.steps, rate=step.rate)]
-    steps.append(Step(stage="labels", images=items * nets, rate=steps[1].rate))
-    size = k * classes * (pixels + 1) + nets * k * (pixels + 4) + items * classes * 2
+    size = k * classes * (pixels + 1)
+    if cfg.compensate:
+        size += nets * k * (pixels + 4)
+        for step in steps[1:]:
+            stage = step.stage.replace("teacher", "compensators")
+            steps = [*steps, Step(stage=stage, images=k * classes * cfg.steps, rate=step.rate)]
+    if cfg.labels == "static":
+        size += items * classes * 2
+        steps.append(Step(stage="labels", images=items * (cfg.label_teachers or nets), rate=steps[1].rate))
     return Plan(steps=steps, artifact_bytes=size)
 
 
-def distill(cfg: Config, run: Run) -> Artifact:
-    source = run.source(cfg.dataset, "train")
-    classes = len(source.classes)
-    k = natural_sets(cfg.ipc, classes, len(cfg.teachers))
-    rows = run.stage("select", lambda: {"rows": select(source, k, generator(cfg.seed, "select"))})["rows"]
-    images = source.images[rows]
-    nets, facts = teachers(run, source, cfg.teachers, cfg.teacher_epochs, cfg.seed)
-
-    shape = (-1, 1, 1)
-    mean = torch.tensor(source.mean, device=run.device).view(shape)
-    std = torch.tensor(source.std, device=run.device).view(shape)
-    natural = (images.to(run.device).float() / 255 - mean) / std
-    natural = natural.unflatten(0, (classes, k)).transpose(0, 1)  # [K, C, channels, H, W]
+def _compensators(cfg: Config, run: Run, nets: list[nn.Module], natural: Tensor, std: Tensor) -> Tensor:
+    """The compensators of all teachers in unit scale, `[M, K, channels, H, W]`, one stage a teacher."""
+    k = len(natural)
     found = []
     shared = ("seed", "steps", "lr", "beta", "first_bn", "shift")
     for m, (net, name) in enumerate(zip(nets, cfg.teachers, strict=True)):
@@ -238,30 +285,66 @@ def distill(cfg: Config, run: Run) -> Artifact:
         settings = {key: getattr(cfg, key) for key in shared}
         settings |= {"teacher": name, "teacher_epochs": cfg.teacher_epochs, "net": m, "sets": k}
         found.append(run.stage(f"compensators-{name}", partial(_in_unit_scale, work, std), settings)["u"])
-    stored, scale = quantize(torch.stack(found))
+    return torch.stack(found)
+
+
+def distill(cfg: Config, run: Run) -> Artifact:
+    source = run.source(cfg.dataset, "train", cfg.size or None)
+    classes = len(source.classes)
+    k = natural_sets(cfg.ipc, classes, len(cfg.teachers)) if cfg.compensate else cfg.ipc
+    rows = run.stage("select", lambda: {"rows": select(source, k, generator(cfg.seed, "select"))})["rows"]
+    images = source.images[rows]
+    nets, facts = teachers(run, source, cfg.teachers, cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+    judges = nets[: cfg.label_teachers or len(nets)]
+
+    shape = (-1, 1, 1)
+    mean = torch.tensor(source.mean, device=run.device).view(shape)
+    std = torch.tensor(source.std, device=run.device).view(shape)
+    tensors: dict[str, Tensor] = {}
+    decoder: Decoder = Identity(images, [(0, 1)] * images.shape[1])
+    if cfg.compensate:
+        natural = (images.to(run.device).float() / 255 - mean) / std
+        natural = natural.unflatten(0, (classes, k)).transpose(0, 1)  # [K, C, channels, H, W]
+        stored, scale = quantize(_compensators(cfg, run, nets, natural, std))
+        tensors = {"decoder.compensators": stored, "decoder.scale": scale}
+        decoder = Compensate(images, stored, scale)
 
     def label() -> dict[str, Tensor]:
-        decoder = Compensate(images, stored, scale).to(run.device)
-        total = torch.zeros(len(decoder), classes, device=run.device)
-        for part in torch.arange(len(decoder), device=run.device).split(500):
-            x = ((decoder(part) - mean) / std).contiguous(memory_format=torch.channels_last)
+        rebuild = decoder.to(run.device)
+        total = torch.zeros(len(rebuild), classes, device=run.device)
+        for part in torch.arange(len(rebuild), device=run.device).split(500):
+            x = ((rebuild(part) - mean) / std).contiguous(memory_format=torch.channels_last)
             with torch.no_grad():
-                total[part] = torch.stack([net(x) for net in nets]).mean(0)
+                total[part] = torch.stack([net(x) for net in judges]).mean(0)
         return {"logits": total.half()}
 
+    labels: dict[str, Any] = {"kind": "hard"}
+    if cfg.labels == "static":
+        labels = {"kind": "soft", "temperature": cfg.temperature}
+        tensors["labels.logits"] = run.stage("labels", label)["logits"]
+    elif cfg.labels == "teacher":
+        from recipes._teachers import publish
+
+        found = publish(run, source, judges, facts[: len(judges)])
+        labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": found}
     return run.write(
         images=images,
         image_labels=source.labels[rows],
-        tensors={
-            "decoder.compensators": stored,
-            "decoder.scale": scale,
-            "labels.logits": run.stage("labels", label)["logits"],
-        },
-        decoder={"kind": "compensate"},
-        labels={"kind": "soft", "temperature": cfg.temperature},
-        protocol=protocol(cfg.protocol),
+        tensors=tensors,
+        decoder={"kind": decoder.kind},
+        labels=labels,
+        protocol=students(cfg),
         teachers=facts,
         citation=CITATION,
         deviations=DEVIATIONS,
-        paper=PAPER.get(cfg.ipc, []) if cfg.dataset == "cifar10" else [],
+        paper=[
+            {
+                "model": model,
+                "accuracy": accuracy,
+                "sd": sd,
+                "where": f"{cfg.dataset} ipc {cfg.ipc}, {cfg.labels} labels",
+            }
+            for model, (accuracy, sd) in PAPER.get((cfg.dataset, cfg.ipc, cfg.labels), {}).items()
+            if cfg.compensate
+        ],
     )
