@@ -74,6 +74,75 @@ def test_a_result_below_random_is_said_plainly() -> None:
     assert f"\n\nWith convnet3, {sentence}\n\n" in text
 
 
+def variant(*accuracies: float, **changes: Any) -> Entry:
+    """A control of `tiny`: the same recipe with hard labels."""
+    recipe = {**tiny().recipe, "preset": "tiny-ipc2-cpu-hard"}
+    return entry(tiny(name="tiny-infer-ipc2-hard", labels={"kind": "hard"}, recipe=recipe), *accuracies, **changes)
+
+
+def test_variants_stand_in_the_table_and_are_put_into_words() -> None:
+    own, random = entry(tiny(), 40.0, 42.0), entry(tiny_random(), 30.0, 32.0)
+    text = render(own, [own, random, variant(33.0, 34.0)])
+    assert row(text, "tiny-infer-ipc2-hard") == ["tiny-infer-ipc2-hard", "tiny-ipc2-cpu-hard", "331"]
+    assert row(text, "convnet3 | tiny-infer-ipc2-hard")[2:4] == ["33.50 ± 0.71", "2"]
+    # 33.5 - 41 and 41 - 31; (33.5 - 31) / (41 - 31); sd of the difference: sqrt(2 + 0.5)
+    said = "tiny-infer-ipc2-hard is -7.50 points from it: 25% of the gain over random selection."
+    assert f"With convnet3, tiny-infer-ipc2 is +10.00 points from random selection. {said}" in text
+    close = render(own, [random, variant(39.0, 40.0)])
+    assert "is -1.50 points from it (within twice the standard deviation of the difference): 85%" in close
+
+
+def test_results_of_variants_under_other_protocols_are_shown_only_for_equal_steps() -> None:
+    own, plan = entry(tiny(), 40.0), replace(protocol("infer-static"), epochs=150, name="infer-static+epochs=150")
+    for steps, shown in ((200, True), (199, False)):
+        text = render(own, [variant(35.0, plan=plan, steps=steps)])
+        assert ("As many steps as tiny-infer-ipc2 takes" in text) is shown
+        assert ("ddhub train tiny-infer-ipc2-hard --protocol infer-static --epochs 150 --model" in text) is shown
+
+
+def test_every_setting_of_a_protocol_is_on_the_card_and_in_the_command() -> None:
+    m = tiny()
+    for plan, texts, flags in [
+        (
+            protocol("idc", epochs=900, batch_size=8),
+            [
+                "- learning rate 0.01, times 0.2 at epoch 666, 833, stepped once an epoch",
+                "DSA (idc: color, crop, flip, scale, rotate; drawn per batch)",
+                "cutmix with Beta(1, 1) per batch with probability 0.5",
+            ],
+            "--protocol idc --epochs 900 --batch-size 8",
+        ),
+        (
+            protocol("rded-f2", teachers=("t@0123456789ab",)),
+            [
+                "weight decay 0.01 (not on biases and norms)",
+                "half a cosine, to half of it",
+                "2 x 2 patches shuffled, random resized crop of 0.5 to 1 of the area",
+                "labels: of the teachers t@0123456789ab on every mixed batch; loss at temperature 20",
+            ],
+            "--protocol rded-f2 --teacher t",
+        ),
+        (
+            protocol("sre2l-tiny"),
+            [
+                "cosine to zero after 5 epochs of linear warm-up",
+                "loss at temperature 20 in place",
+                ", times its square",
+            ],
+            "--protocol sre2l-tiny",
+        ),
+        (
+            protocol("edf"),
+            ["learned with the artifact (else 0.01), times 0.1 at epoch 502, optimizer restarted"],
+            "edf",
+        ),
+        (protocol("sre2l-cifar-batch-stats"), ["with the statistics of the batch"], "sre2l-cifar-batch-stats"),
+    ]:
+        text = render(Entry(m, [result(m, 0, 40.0, plan=plan)]))
+        for part in [*texts, f"{flags} --model convnet3 --seeds 1"]:
+            assert part in text, part
+
+
 def test_protocols_and_test_sets_never_share_a_table() -> None:
     m, long = tiny(), protocol("infer-static")
     results = [
@@ -94,7 +163,7 @@ def test_protocols_and_test_sets_never_share_a_table() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"ipc": 3}, {"dataset": "other"}, {"method": "infer"}, {"classes": ("a", "b", "c")}],
+    [{"ipc": 3}, {"dataset": "other"}, {"method": "sre2l"}, {"classes": ("a", "b", "c")}],
 )
 def test_only_random_selection_of_the_same_budget_is_the_baseline(change: dict[str, Any]) -> None:
     text = render(entry(tiny(), 40.0), [entry(tiny_random(**change), 99.0)])
