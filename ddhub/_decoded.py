@@ -1,11 +1,12 @@
 """Encoded images to decoded ones, once: into a cache that is mapped into memory from then on.
 
-    CACHE/sources/cifar10-train-<key>/    images.npy     u8 [N, C, H, W]
+    CACHE/sources/cifar10-train-<key>/    images.npy     u8 [N, C, S, S]
                                           labels.npy     i64 [N]
-                                          meta.json      shape, fingerprint, sizes of the files
+                                          meta.json      shape, fingerprint, what was converted, sizes of the files
 
 CACHE is DDHUB_CACHE, else ~/.cache/ddhub; the key is a hash of whatever identifies the encoded data. Where the rows
-come from is the business of `ddhub.sources`.
+come from is the business of `ddhub.sources`; what becomes of one image is that of `ddhub._fitting`. Memory does not
+grow with the data set: rows are read, decoded and written a few hundred at a time.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import re
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,52 +29,53 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from ddhub._files import is_alive
+from ddhub._fitting import RULE, Batch, Fit, decode
 from ddhub.errors import SourceError, first_line
 
 INSTEAD = "pass --data ROOT or set DDHUB_DATA to a folder in the Hub's layout, or use cifar10-mini"
 _CACHE_VERSION = 1  # part of every key: raise it when the same files would decode differently
-_CHUNK = 256  # images a thread decodes at a time
-
-
-class Batch(NamedTuple):
-    """Successive rows of one file, still encoded."""
-
-    where: str  # the file
-    start: int  # its row that comes first
-    images: list[bytes | None]
-    labels: pa.Array
+_CHUNK = 64, 2**24  # images a thread decodes at a time: this many, or fewer that have as many bytes
+_AHEAD = 8  # chunks that are decoded before the first of them must be written
 
 
 class Rows(NamedTuple):
     """Encoded images still to be read, and what they must be."""
 
     total: int
-    image_size: tuple[int, int, int]  # C, H, W
+    fit: Fit
     classes: int
     batches: Iterator[Batch]
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of all pixels together: N, C, S, S."""
+        return (self.total, self.fit.channels, self.fit.side, self.fit.side)
+
 
 class Decoded(NamedTuple):
-    """Pixels and labels as arrays; `fingerprint` is sha256 of shape, pixels and labels."""
+    """Pixels and labels as arrays, and what there is to say about them.
 
-    images: NDArray[np.uint8]  # [N, C, H, W]
+    `fingerprint` is sha256 of shape, pixels and labels, and of `RULE` when any image was resized.
+    """
+
+    images: NDArray[np.uint8]  # [N, C, S, S]
     labels: NDArray[np.int64]  # [N]
-    jpeg: bool  # whether any image came as JPEG
     fingerprint: str
+    jpeg: bool  # whether any image came as JPEG
+    resized: int  # how many images had another size
+    converted: dict[str, int]  # mode -> how many images came in it and were converted
 
 
 def in_memory(title: str, rows: Rows) -> Decoded:
     """Decode all rows, and keep them in memory only."""
     buffer = io.BytesIO()
-    labels, jpeg, fingerprint = _decode_all(title, rows, buffer)
+    labels, facts = _decode_all(title, rows, buffer)
     buffer.seek(0)
-    return Decoded(np.load(buffer), labels, jpeg, fingerprint)
+    return Decoded(np.load(buffer), labels, **facts)
 
 
 def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
@@ -95,11 +99,10 @@ def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
         _sweep(cache)
         sibling.mkdir()
         with open(sibling / "images.npy", "wb") as file:
-            labels, jpeg, fingerprint = _decode_all(title, encoded, file)
+            labels, found_out = _decode_all(title, encoded, file)
         np.save(sibling / "labels.npy", labels)
         sizes = {file.name: file.stat().st_size for file in sorted(sibling.iterdir())}
-        shape = [encoded.total, *encoded.image_size]
-        meta = {"shape": shape, "fingerprint": fingerprint, "jpeg": jpeg, "bytes": sizes}
+        meta = {"shape": encoded.shape, **found_out, "bytes": sizes}
         (sibling / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
         found = _read_cache(sibling)  # a memory map outlives the name of its file
         _publish(sibling, folder)
@@ -116,64 +119,46 @@ def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
     return found
 
 
-def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int64], bool, str]:
-    """Write all pixels to `file` as .npy; return labels, whether any was JPEG, the fingerprint.
+def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Write all pixels to `file` as .npy; return the labels, and the other facts of a `Decoded`.
 
     Plain writes and no memory map: on a full disk they raise, where a map kills the process.
     """
     if not rows.total:
         raise SourceError(f"{title} has no rows; {INSTEAD}")
-    shape = (rows.total, *rows.image_size)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    header = {"descr": "|u1", "fortran_order": False, "shape": rows.shape}
     np.lib.format.write_array_header_1_0(file, header)
-    digest, parts, jpeg = hashlib.sha256(str(shape).encode()), [], False
+    digest, labels, jpeg, resized, converted = hashlib.sha256(str(rows.shape).encode()), [], 0, 0, Counter[str]()
+    step = max(1, min(_CHUNK[0], _CHUNK[1] // math.prod(rows.shape[1:])))
     with (
         ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
         tqdm(total=rows.total, desc=f"decoding {title}", unit="img", disable=None) as bar,
     ):
         for batch in rows.batches:
-            parts.append(_labels(batch, rows.classes))
-            firsts = range(0, len(batch.images), _CHUNK)
-            work = [(batch.where, batch.start + i, batch.images[i : i + _CHUNK]) for i in firsts]
-            for pixels, lossy in pool.map(partial(_decode, rows.image_size), work):
-                digest.update(pixels.data)
-                file.write(pixels.data)
-                jpeg |= lossy
-                bar.update(len(pixels))
-    labels = np.concatenate(parts)
-    digest.update(labels.astype("<i8").data)
-    return labels, jpeg, digest.hexdigest()
+            _check_labels(batch, rows.classes)
+            labels.append(batch.labels)
+            parts = [slice(i, i + step) for i in range(0, len(batch.images), step)]
+            work = [Batch(batch.names[part], batch.images[part], batch.labels[part]) for part in parts]
+            for first in range(0, len(work), _AHEAD):
+                for chunk in pool.map(partial(decode, rows.fit), work[first : first + _AHEAD]):
+                    digest.update(chunk.pixels.data)
+                    file.write(chunk.pixels.data)
+                    jpeg, resized = jpeg + chunk.jpeg, resized + chunk.resized
+                    converted += chunk.converted
+                    bar.update(len(chunk.pixels))
+    every = np.concatenate(labels)
+    digest.update(every.astype("<i8").data)
+    if resized:
+        digest.update(RULE.encode())
+    facts = {"fingerprint": digest.hexdigest(), "jpeg": jpeg > 0, "resized": resized, "converted": dict(converted)}
+    return every, facts
 
 
-def _labels(batch: Batch, classes: int) -> NDArray[np.int64]:
-    labels: NDArray[np.int64] = batch.labels.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        row, label = batch.start + wrong[0], batch.labels[int(wrong[0])].as_py()
-        raise SourceError(f"{batch.where}, row {row}: label {label} is not in 0..{classes - 1}; fetch it again")
-    return labels
-
-
-def _decode(size: tuple[int, int, int], chunk: tuple[str, int, list[bytes | None]]) -> tuple[NDArray[np.uint8], bool]:
-    """Decode (file, first row, encoded images) to pixels [n, C, H, W]; and was any of them JPEG?"""
-    where, start, encoded = chunk
-    channels, height, width = size
-    pixels, jpeg = np.empty((len(encoded), height, width, channels), np.uint8), False
-    for i, data in enumerate(encoded):
-        try:
-            with Image.open(io.BytesIO(data or b""), formats=("PNG", "JPEG")) as image:
-                if image.size != (width, height):
-                    raise ValueError(f"{image.size} pixels instead of {(width, height)}")
-                jpeg |= image.format == "JPEG"
-                mode = "L" if channels == 1 else "RGB"
-                wanted = image if image.mode == mode else image.convert(mode)
-                # tobytes and not np.asarray: a fifth of the whole decoding for images this small.
-                flat = np.frombuffer(wanted.tobytes(), np.uint8)
-            pixels[i] = flat.reshape(height, width, channels)
-        except Exception as error:  # Pillow raises many kinds for damaged bytes
-            reason = re.sub(r" <_io.*>", "", first_line(error)) if data else "no bytes"
-            raise SourceError(f"{where}, row {start + i}: not an image ({reason}); fetch it again") from error
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), jpeg
+def _check_labels(batch: Batch, classes: int) -> None:
+    wrong = np.flatnonzero((batch.labels < 0) | (batch.labels >= classes))
+    if len(wrong):
+        name, label = batch.names[wrong[0]], batch.labels[wrong[0]]
+        raise SourceError(f"{name}: label {label} is not one of 0..{classes - 1}; fetch it again")
 
 
 def _read_cache(folder: Path) -> Decoded | None:
@@ -187,7 +172,8 @@ def _read_cache(folder: Path) -> Decoded | None:
         kinds = (images.dtype, labels.dtype) == (np.uint8, np.int64)
         shapes = [*images.shape] == meta["shape"] and labels.shape == images.shape[:1]
         if sizes == meta["bytes"] and kinds and shapes:
-            return Decoded(images, labels, meta["jpeg"], meta["fingerprint"])
+            counts = (meta.get("resized", 0), meta.get("converted", {}))  # older folders have neither, nor needed them
+            return Decoded(images, labels, meta["fingerprint"], meta["jpeg"], *counts)
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         pass  # whatever is wrong with it, decoding again is the cure
     return None

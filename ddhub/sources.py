@@ -5,7 +5,12 @@ A source is read from a data root in the layout of the Hub's repositories,
     ROOT/uoft-cs/cifar10/plain_text/train-00000-of-00001.parquet    img {bytes, path}, label
 
 given as `root` or by DDHUB_DATA; without one it comes from the Hub through `datasets`. Images are decoded once, into
-a cache (`ddhub._decoded`). `cifar10-mini` is part of the package: it needs no root, no network and no cache.
+a cache (`ddhub._decoded`). `cifar10-mini` is part of the package: it needs no root, no network and no cache. The names
+are those of `ddhub._known`, and `folder:PATH` for images of your own (`ddhub._folder`).
+
+Images are squares. `size` asks for another side than the data set's own: then the centre square of each image is
+resized bilinearly, with antialiasing; the notes say so. Imagenette and Imagewoof exist at several scales: the smallest
+one that is large enough is read.
 
 >>> train = open_source("cifar10-mini")
 >>> train.images.shape, train.classes[3]
@@ -17,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,65 +30,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from ddhub import _decoded
-from ddhub._decoded import INSTEAD, Batch, Rows
-from ddhub.errors import SourceError, first_line, unknown
+from ddhub import _decoded, _folder
+from ddhub._decoded import INSTEAD, Decoded, Rows
+from ddhub._fitting import RULE, Batch, Fit
+from ddhub._known import FOLDER, KNOWN, Copy, Known, find
+from ddhub.errors import SourceError, UsageError, first_line, unknown
 
-_BATCH = 4096  # rows read at a time, so that memory does not grow with the data set
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Spec:
-    """All there is to know about one data set: a new one is one more entry of `_KNOWN`."""
-
-    title: str
-    hub_id: str
-    config: str  # as `datasets.load_dataset` calls it
-    folder: str  # of the parquet files: inside hub_id, or inside the package when embedded
-    splits: dict[str, str]  # our name -> the Hub's
-    image_column: str
-    label_column: str
-    image_size: tuple[int, int, int]  # C, H, W
-    classes: tuple[str, ...]  # in the order of the labels
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    license: str
-    lossless: bool  # whether the Hub's own images are, so that JPEG ones are a lossy copy
-    embedded: bool = False
-    notes: str = ""
-
-
-_CIFAR10: dict[str, Any] = {
-    "hub_id": "uoft-cs/cifar10",
-    "config": "plain_text",
-    "splits": {"train": "train", "test": "test"},
-    "image_column": "img",
-    "label_column": "label",
-    "image_size": (3, 32, 32),
-    "classes": (
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    ),
-    "mean": (0.4914, 0.4822, 0.4465),
-    "std": (0.2023, 0.1994, 0.2010),
-    "license": "unknown (CIFAR-10 by Krizhevsky, 2009; see https://www.cs.toronto.edu/~kriz/cifar.html)",
-    "lossless": True,
-}
-_KNOWN: dict[str, _Spec] = {
-    "cifar10": _Spec(title="CIFAR-10", folder="plain_text", **_CIFAR10),
-    "cifar10-mini": _Spec(
-        title="CIFAR-10 mini",
-        folder="assets/cifar10-mini",
-        embedded=True,
-        notes="first 200 training / 100 test images of each class",
-        **_CIFAR10,
-    ),
-}
+_LARGEST = 4096  # side in pixels: beyond it one image takes 50 MB
+_BATCH = 512  # rows read at a time, so that memory does not grow with the data set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +51,15 @@ class Source:
     """One split of a real data set.
 
     `images` is a copy-on-write view of a memory map: writing to it never reaches the cache. `mean`
-    and `std` are per channel in unit scale; `fingerprint` is sha256 of shape, pixels and labels.
+    and `std` are per channel in unit scale; `fingerprint` is sha256 of shape, pixels and labels, and of the rule of
+    resizing where it was needed. `name` is what manifests record, for a folder without its path; `address` is the name
+    that `open_source` takes.
     """
 
     name: str
+    address: str
     split: str
-    images: Tensor  # u8 [N, C, H, W]
+    images: Tensor  # u8 [N, C, S, S]
     labels: Tensor  # i64 [N]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -109,41 +72,41 @@ class Source:
     @property
     def label(self) -> str:
         """The name for tables and texts: 'CIFAR-10', or 'CIFAR-10 (JPEG copy)'."""
-        title = _KNOWN[self.name].title if self.name in _KNOWN else self.name
+        title = KNOWN[self.name].title if self.name in KNOWN else self.name
         return f"{title} ({self.notes})" if self.notes else title
 
 
 def names() -> tuple[str, ...]:
-    """The names that `open_source` knows."""
-    return tuple(_KNOWN)
+    """The names that `open_source` knows, besides `folder:PATH`."""
+    return tuple(KNOWN)
 
 
-def open_source(name: str, split: str = "train", *, root: str | Path | None = None) -> Source:
+def open_source(name: str, split: str = "train", *, root: str | Path | None = None, size: int | None = None) -> Source:
     """Open the "train" or "test" split of a data set; the first time, decode it into the cache.
 
-    Raises UsageError for an unknown name or split; SourceError for data that is missing (a root
-    without the files is never replaced by a download), damaged, or not what its name says.
+    Args:
+        name: one of `names()`, or `folder:PATH`.
+        split: "train" or "test".
+        root: folder of real data in the Hub's layout; DDHUB_DATA, then the Hub itself, if not given.
+        size: side of the images in pixels; the data set's own if not given.
+
+    Raises UsageError for an unknown name or split, and for data of many sizes without a `size`; SourceError for data
+    that is missing (a root without the files is never replaced by a download), damaged, or not what its name says.
     """
-    if name not in _KNOWN:
-        raise unknown("data set", name, _KNOWN)
-    spec = _KNOWN[name]
+    if size is not None and not 1 <= size <= _LARGEST:
+        raise UsageError(f"size {size} cannot be the side of images; give 1 to {_LARGEST} pixels")
+    if name.startswith(FOLDER):
+        if split not in ("train", "test"):
+            raise unknown("split", split, ("train", "test"), f"of {name}")
+        return _from_folder(name, split, size)
+    spec = find(name)
     if split not in spec.splits:
         raise unknown("split", split, spec.splits, f"of {name}")
-    hub_split, root = spec.splits[split], root or os.environ.get("DDHUB_DATA")
-    if spec.embedded:
-        with resources.as_file(resources.files("ddhub") / spec.folder / f"{hub_split}.parquet") as file:
-            decoded = _decoded.in_memory(spec.title, _parquet_rows(spec, [file]))
-    elif root:
-        files = _shards(spec, hub_split, Path(root).expanduser())
-        facts: list[Any] = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        decoded = _decoded.cached(f"{name}-{split}", facts, partial(_parquet_rows, spec, files))
-    else:
-        # No revision among these facts: data that was decoded once needs no network any more.
-        facts = ["hub", spec.hub_id, spec.config, hub_split]
-        decoded = _decoded.cached(f"{name}-{split}", facts, partial(_hub_rows, spec, hub_split))
+    decoded, notes = _open(name, spec, split, root or os.environ.get("DDHUB_DATA"), size)
     copied = "JPEG copy" if decoded.jpeg and spec.lossless else ""
     return Source(
         name=name,
+        address=name,
         split=split,
         images=torch.from_numpy(decoded.images),
         labels=torch.from_numpy(decoded.labels),
@@ -152,33 +115,95 @@ def open_source(name: str, split: str = "train", *, root: str | Path | None = No
         std=spec.std,
         hub_id=spec.hub_id,
         license=spec.license,
-        notes="; ".join(filter(None, (copied, spec.notes))),
+        notes="; ".join(filter(None, (copied, spec.notes, *notes))),
         fingerprint=decoded.fingerprint,
     )
+
+
+def _from_folder(name: str, split: str, size: int | None) -> Source:
+    tree, decoded, notes = _folder.open_folder(name, split, size)
+    # ImageNet's constants, for grey images their averages: statistics of the pixels would differ between the splits.
+    grey = decoded.images.shape[1] == 1
+    return Source(
+        name=tree.name,
+        address=name,
+        split=split,
+        images=torch.from_numpy(decoded.images),
+        labels=torch.from_numpy(decoded.labels),
+        classes=tree.classes,
+        mean=(0.449,) if grey else (0.485, 0.456, 0.406),
+        std=(0.226,) if grey else (0.229, 0.224, 0.225),
+        hub_id="",
+        license="unknown (a folder of the user's own)",
+        notes="; ".join(notes),
+        fingerprint=decoded.fingerprint,
+    )
+
+
+def _open(name: str, spec: Known, split: str, root: str | Path | None, size: int | None) -> tuple[Decoded, list[str]]:
+    """The decoded images, and notes on which copy they are and what became of them."""
+    hub_split, top = spec.splits[split], Path(root or "").expanduser() / spec.hub_id
+    if spec.embedded:
+        there = spec.copies
+    elif root:
+        there = tuple(copy for copy in spec.copies if (top / copy.folder).is_dir()) or spec.copies[:1]
+    else:
+        there = tuple(copy for copy in spec.copies if copy.config)
+    copy = _choose(spec, there, size)
+    side = size or copy.shorter
+    assert side is not None, "a copy is chosen without a size only if it has one"
+    stored = copy.shorter if copy.square else None
+    fit = Fit(spec.channels, side, stored)
+    resizing = [] if side == stored else [["size", side, RULE]]  # images of the data set's own size keep their keys
+    title = f"{name}-{split}" + (f"-{side}px" if resizing else "")
+    if spec.embedded:
+        with resources.as_file(resources.files("ddhub") / copy.folder / f"{hub_split}.parquet") as file:
+            decoded = _decoded.in_memory(spec.title, _parquet_rows(spec, fit, [file]))
+    elif root:
+        files = _shards(spec, top / copy.folder, hub_split)
+        facts: list[Any] = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        decoded = _decoded.cached(title, facts + resizing, partial(_parquet_rows, spec, fit, files))
+    else:
+        # No revision among these facts: data that was decoded once needs no network any more.
+        facts = ["hub", spec.hub_id, copy.config, hub_split]
+        decoded = _decoded.cached(title, facts + resizing, partial(_hub_rows, spec, fit, str(copy.config), hub_split))
+    notes = [f"{copy.folder} copy"] if len(spec.copies) > 1 else []
+    return decoded, notes + ([f"{RULE} to {side} px"] if decoded.resized else [])
+
+
+def _choose(spec: Known, copies: Sequence[Copy], size: int | None) -> Copy:
+    """The smallest copy that is large enough, else the largest; without a size the one of square images."""
+    if size is None:
+        square = next((copy for copy in copies if copy.square), None)
+        if square is None:
+            raise UsageError(f"{spec.title} has images of many sizes; give size= (--size 128)")
+        return square
+    return next((copy for copy in copies if copy.shorter is None or copy.shorter >= size), copies[-1])
 
 
 # Encoded rows, from parquet files or from the Hub
 
 
-def _shards(spec: _Spec, split: str, root: Path) -> list[Path]:
-    """The parquet files of a split: all of them, in order."""
-    folder, pattern = root / spec.hub_id / spec.folder, f"{split}-*.parquet"
+def _shards(spec: Known, folder: Path, split: str) -> list[Path]:
+    """The parquet files of a split: all of them, in order. Some repositories have a hash at the end of the names."""
+    shape, pattern = re.compile(rf"{split}-(\d{{5}})-of-(\d{{5}})(-[0-9a-f]{{16}})?\.parquet"), f"{split}-*.parquet"
     files = sorted(folder.glob(pattern))
     if not files:
-        raise SourceError(f"no {spec.title} in {root}: no {folder / pattern}; {INSTEAD}")
-    last = re.search(r"-of-(\d+)", files[-1].name)
-    total = int(last[1]) if last else 1
-    wanted = [folder / f"{split}-{i:05d}-of-{total:05d}.parquet" for i in range(total)]
-    for file in wanted:
-        if file not in files:
-            raise SourceError(f"{spec.title} is incomplete: no {file}; copy that shard there too")
-    for file in files:
-        if file not in wanted:
+        raise SourceError(f"no {spec.title} in {folder.parents[2]}: no {folder / pattern}; {INSTEAD}")
+    matches = [shape.fullmatch(file.name) for file in files]
+    total = max((int(match[2]) for match in matches if match), default=1)
+    numbers = [int(match[1]) if match and int(match[2]) == total else -1 for match in matches]
+    for i in range(total):
+        if i not in numbers:
+            missing = folder / f"{split}-{i:05d}-of-{total:05d}.parquet"
+            raise SourceError(f"{spec.title} is incomplete: no {missing}; copy that shard there too")
+    for i, (number, file) in enumerate(zip(numbers, files, strict=True)):
+        if number < 0 or number in numbers[:i]:
             raise SourceError(f"{file} is not one of the {total} shards beside it; remove it")
     return files
 
 
-def _parquet_rows(spec: _Spec, files: list[Path]) -> Rows:
+def _parquet_rows(spec: Known, fit: Fit, files: list[Path]) -> Rows:
     def batches() -> Iterator[Batch]:
         for path, file in zip(files, opened, strict=True):
             start = 0
@@ -192,7 +217,7 @@ def _parquet_rows(spec: _Spec, files: list[Path]) -> Rows:
         with _reading(path):
             opened.append(pq.ParquetFile(path))
             _check_schema(spec, opened[-1].schema_arrow, str(path))
-    return _rows(spec, sum(file.metadata.num_rows for file in opened), batches())
+    return Rows(sum(file.metadata.num_rows for file in opened), fit, len(spec.classes), batches())
 
 
 @contextmanager
@@ -203,14 +228,14 @@ def _reading(path: Path) -> Iterator[None]:
         raise SourceError(f"cannot read {path} ({first_line(error)}); fetch it again") from error
 
 
-def _hub_rows(spec: _Spec, split: str) -> Rows:
+def _hub_rows(spec: Known, fit: Fit, config: str, split: str) -> Rows:
     try:
         import datasets  # here because it takes a second, and only the Hub needs it
 
-        found = datasets.load_dataset(spec.hub_id, spec.config, split=split)
+        found = datasets.load_dataset(spec.hub_id, config, split=split)
     except Exception as error:  # no `datasets`, no network, no repository: all kinds of errors
-        reason = first_line(error)
-        raise SourceError(f"cannot get {spec.hub_id} from the Hub ({reason}); {INSTEAD}") from error
+        terms = "accept its terms there and log in (hf auth login), or " if spec.gated else ""
+        raise SourceError(f"cannot get {spec.hub_id} from the Hub ({first_line(error)}); {terms}{INSTEAD}") from error
     where = f"{spec.hub_id} (Hub, {split})"
     _check_schema(spec, found.features.arrow_schema, where)
     # In any format but arrow `datasets` would decode the images itself, one after the other.
@@ -218,19 +243,17 @@ def _hub_rows(spec: _Spec, split: str) -> Rows:
     starts = range(0, found.num_rows, _BATCH)
     tables = (rows[start : start + _BATCH].combine_chunks() for start in starts)
     batches = (_batch(spec, where, i, t.to_batches()[0]) for i, t in zip(starts, tables, strict=True))
-    return _rows(spec, found.num_rows, batches)
+    return Rows(found.num_rows, fit, len(spec.classes), batches)
 
 
-def _rows(spec: _Spec, total: int, batches: Iterator[Batch]) -> Rows:
-    return Rows(total, spec.image_size, len(spec.classes), batches)
-
-
-def _batch(spec: _Spec, where: str, start: int, rows: pa.RecordBatch) -> Batch:
+def _batch(spec: Known, where: str, start: int, rows: pa.RecordBatch) -> Batch:
+    names = [f"{where}, row {start + i}" for i in range(rows.num_rows)]
     images = rows.column(spec.image_column).field("bytes").to_pylist()
-    return Batch(where, start, images, rows.column(spec.label_column))
+    labels = rows.column(spec.label_column).fill_null(-1).to_numpy(zero_copy_only=False)
+    return Batch(names, images, labels.astype(np.int64))
 
 
-def _check_schema(spec: _Spec, schema: pa.Schema, where: str) -> None:
+def _check_schema(spec: Known, schema: pa.Schema, where: str) -> None:
     """Check the columns, their types and, where they are recorded, the names of the classes."""
     image, label = spec.image_column, spec.label_column
     for column in (image, label):
@@ -246,7 +269,7 @@ def _check_schema(spec: _Spec, schema: pa.Schema, where: str) -> None:
         )
     info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
     classes = info.get("features", {}).get(label, {}).get("names", spec.classes)
-    if tuple(classes) != spec.classes:
+    if not spec.names_agree(classes):
         raise SourceError(
             f"{where} has the classes {', '.join(classes[:12])}, not {', '.join(spec.classes[:12])}"
             f" in this order; is it {spec.hub_id}?"

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
+from encoded import encode, write_shard
 from PIL import Image
 
 from ddhub import _decoded, sources
+from ddhub._fitting import RULE
+from ddhub._known import KNOWN, Copy
 from ddhub.errors import SourceError, UsageError
 from ddhub.sources import open_source
 
@@ -27,35 +29,6 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
 CLASSES += ["dog", "frog", "horse", "ship", "truck"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(len(PIXELS)) % 10
-IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def encode(pixels: np.ndarray, format: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format)
-    return buffer.getvalue()
-
-
-def write_shard(
-    file: Path,
-    images: list[bytes | None],
-    labels: Any,
-    classes: list[str] = CLASSES,
-    columns: tuple[str, str] = ("img", "label"),
-) -> Path:
-    """A parquet file as the Hub has them, written without any code of the package."""
-    image = pa.array([{"bytes": b, "path": None} for b in images], IMAGE_TYPE)
-    table = pa.table({columns[0]: image, columns[1]: pa.array(labels)})
-    features = {
-        columns[0]: {"_type": "Image"},
-        columns[1]: {"names": classes, "_type": "ClassLabel"},
-    }
-    meta = {"huggingface": json.dumps({"info": {"features": features}})}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata(meta), file, row_group_size=100)
-    return file
-
-
 PNGS = [encode(p) for p in PIXELS]
 
 
@@ -64,8 +37,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root of 600 random images in two shards, with a cache of its own."""
     monkeypatch.setenv("DDHUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DDHUB_DATA", raising=False)
-    write_shard(shard(tmp_path, 0), PNGS[:350], LABELS[:350])
-    write_shard(shard(tmp_path, 1), PNGS[350:], LABELS[350:])
+    write_shard(shard(tmp_path, 0), PNGS[:350], LABELS[:350], CLASSES)
+    write_shard(shard(tmp_path, 1), PNGS[350:], LABELS[350:], CLASSES)
     return tmp_path
 
 
@@ -151,7 +124,7 @@ def test_pixels_labels_and_fingerprint(root: Path, monkeypatch: pytest.MonkeyPat
 
 def test_jpeg_bytes_of_a_lossless_data_set_are_noted(root: Path) -> None:
     jpegs = [encode(p, "JPEG") for p in PIXELS[350:]]
-    write_shard(shard(root, 1), jpegs, LABELS[350:])
+    write_shard(shard(root, 1), jpegs, LABELS[350:], CLASSES)
     source = open_source("cifar10", root=root)
     assert source.notes == "JPEG copy" and source.label == "CIFAR-10 (JPEG copy)"
     expected = np.stack([np.asarray(Image.open(io.BytesIO(j))) for j in jpegs])
@@ -160,16 +133,16 @@ def test_jpeg_bytes_of_a_lossless_data_set_are_noted(root: Path) -> None:
 
 def test_a_grey_data_set_is_one_more_entry(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = dataclasses.replace(
-        sources._KNOWN["cifar10"],
+        KNOWN["cifar10"],
         title="Digits",
         hub_id="some/digits",
-        folder="data",
+        copies=(Copy(folder="data", config="default", shorter=28),),
         splits={"test": "valid"},
         image_column="image",
-        image_size=(1, 28, 28),
+        channels=1,
         classes=("0", "1"),
     )
-    monkeypatch.setitem(sources._KNOWN, "digits", entry)
+    monkeypatch.setitem(KNOWN, "digits", entry)
     grey = PIXELS[:3, :28, :28, 0]
     file = root / "some/digits/data/valid-00000-of-00001.parquet"
     write_shard(file, [encode(p) for p in grey], [1, 0, 1], ["0", "1"], ("image", "label"))
@@ -177,6 +150,52 @@ def test_a_grey_data_set_is_one_more_entry(root: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(source.images.numpy(), grey[:, None])
     assert source.labels.tolist() == [1, 0, 1] and source.label == "Digits"
     assert "digits" in sources.names()
+
+
+# Another size
+
+
+def test_another_size_is_another_entry_of_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_decoded, "_CHUNK", (64, 5000))  # four images of this size
+    own = open_source("cifar10", root=root)
+    assert open_source("cifar10", root=root, size=32).fingerprint == own.fingerprint
+    (folder,) = cached(root)
+    small = open_source("cifar10", root=root, size=20)
+    assert small.images.shape == (600, 3, 20, 20) and torch.equal(small.labels, own.labels)
+    assert small.notes == f"{RULE} to 20 px"
+    for pixels, stored in zip(small.images[::150].numpy(), PIXELS[::150], strict=True):
+        expected = np.asarray(Image.fromarray(stored).resize((20, 20), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(pixels, expected.transpose(2, 0, 1))
+    digest = hashlib.sha256(b"(600, 3, 20, 20)" + small.images.numpy().tobytes())
+    digest.update(LABELS.astype("<i8").tobytes() + RULE.encode())
+    assert small.fingerprint == digest.hexdigest()
+    assert [x.name.rsplit("-", 1)[0] for x in cached(root)] == ["cifar10-train-20px", "cifar10-train"]
+    assert folder in cached(root)
+
+
+def test_the_size_of_the_embedded_data_set(root: Path) -> None:
+    mini = open_source("cifar10-mini", "test", size=16)
+    assert mini.images.shape == (1000, 3, 16, 16) and mini.notes.endswith(f"{RULE} to 16 px")
+    for size in (0, -1, 100000):
+        with pytest.raises(UsageError, match=f"size {size} cannot be the side of images; give 1 to 4096 pixels"):
+            open_source("cifar10-mini", size=size)
+
+
+def test_stored_images_have_their_own_size_whatever_is_asked_for(root: Path) -> None:
+    write_shard(shard(root, 1), damaged(encode(PIXELS[0, :16])), LABELS[350:], CLASSES)
+    with pytest.raises(SourceError, match="row 205: 32x16 pixels instead of 32x32"):
+        open_source("cifar10", root=root, size=16)
+
+
+def test_a_cache_of_before_conversions_were_counted(root: Path) -> None:
+    fingerprint = open_source("cifar10", root=root).fingerprint
+    (folder,) = cached(root)
+    meta = json.loads((folder / "meta.json").read_text())
+    assert (meta.pop("resized"), meta.pop("converted")) == (0, {})
+    (folder / "meta.json").write_text(json.dumps(meta))
+    before = (folder / "images.npy").stat()
+    assert open_source("cifar10", root=root).fingerprint == fingerprint
+    assert (folder / "images.npy").stat() == before
 
 
 # The cache
@@ -197,7 +216,7 @@ def test_the_second_open_decodes_nothing(
 
 def test_changed_files_are_other_data(root: Path) -> None:
     before = open_source("cifar10", root=root)
-    write_shard(shard(root, 1), PNGS[350:], LABELS[350:][::-1])
+    write_shard(shard(root, 1), PNGS[350:], LABELS[350:][::-1], CLASSES)
     after = open_source("cifar10", root=root)
     assert after.fingerprint != before.fingerprint
     assert len(cached(root)) == 2
@@ -294,7 +313,7 @@ def test_two_processes_decode_at_once(root: Path) -> None:
 
 
 def test_a_killed_process_leaves_nothing_for_long(root: Path) -> None:
-    child = start_child("_decode", root)
+    child = start_child("decode", root)
     assert child.stdout is not None and child.stdout.readline() == "here\n"
     child.kill()
     child.communicate(timeout=60)
@@ -339,8 +358,20 @@ def test_missing_and_surplus_shards(root: Path) -> None:
     shard(root, 0).rename(root / "kept.parquet")
     assert_fails(root, "incomplete", str(shard(root, 0)))
     (root / "kept.parquet").rename(shard(root, 0))
-    write_shard(shard(root, 0, total=1), PNGS[:1], LABELS[:1])
+    write_shard(shard(root, 0, total=1), PNGS[:1], LABELS[:1], CLASSES)
     assert_fails(root, str(shard(root, 0, total=1)), "remove it")
+
+
+def test_shards_whose_names_end_in_a_hash(root: Path) -> None:
+    fingerprint = open_source("cifar10", root=root).fingerprint
+    for number in (0, 1):
+        old = shard(root, number)
+        old.rename(old.with_name(f"{old.stem}-0123456789abcde{number}.parquet"))
+    assert open_source("cifar10", root=root).fingerprint == fingerprint
+    write_shard(shard(root, 1), PNGS[350:], LABELS[350:], CLASSES)
+    assert_fails(root, "train-00001-of-00002.parquet is not one of the 2 shards", "remove it")
+    shard(root, 1).rename(shard(root, 1).with_name("train-all.parquet"))
+    assert_fails(root, "train-all.parquet is not one of the 2 shards", "remove it")
 
 
 def damaged(replacement: bytes | None) -> list[bytes | None]:
@@ -352,36 +383,36 @@ def damaged(replacement: bytes | None) -> list[bytes | None]:
     [
         (b"not an image at all", "cannot identify image file)"),
         (PNGS[555][: len(PNGS[555]) // 2], "truncated"),
-        (encode(PIXELS[0, :16]), "(32, 16) pixels"),
+        (encode(PIXELS[0, :16]), "32x16 pixels instead of 32x32"),
         (None, "no bytes"),
     ],
 )
 def test_an_image_that_is_none(root: Path, replacement: bytes | None, reason: str) -> None:
-    write_shard(shard(root, 1), damaged(replacement), LABELS[350:])
+    write_shard(shard(root, 1), damaged(replacement), LABELS[350:], CLASSES)
     assert_fails(root, str(shard(root, 1)), "row 205:", reason)
     assert cached(root) == []
 
 
-@pytest.mark.parametrize("label", [10, -1, None])
-def test_a_label_out_of_range(root: Path, label: int | None) -> None:
+@pytest.mark.parametrize(("label", "shown"), [(10, 10), (-1, -1), (None, -1)])
+def test_a_label_out_of_range(root: Path, label: int | None, shown: int) -> None:
     labels = [*LABELS[350:].tolist()]
     labels[77] = label
-    write_shard(shard(root, 1), PNGS[350:], labels)
-    assert_fails(root, str(shard(root, 1)), "row 77:", f"label {label} ", "0..9")
+    write_shard(shard(root, 1), PNGS[350:], labels, CLASSES)
+    assert_fails(root, str(shard(root, 1)), "row 77:", f"label {shown} ", "0..9")
 
 
 def test_files_that_are_other_data(root: Path) -> None:
     file = shard(root, 1)
-    write_shard(file, PNGS[350:], LABELS[350:], columns=("image", "label"))
+    write_shard(file, PNGS[350:], LABELS[350:], CLASSES, ("image", "label"))
     assert_fails(root, str(file), "no column 'img'", "image, label")
-    write_shard(file, PNGS[350:], [CLASSES[i] for i in LABELS[350:]])
+    write_shard(file, PNGS[350:], [CLASSES[i] for i in LABELS[350:]], CLASSES)
     assert_fails(root, str(file), "label is string")
     write_shard(file, PNGS[350:], LABELS[350:], classes=sorted(CLASSES, reverse=True))
     assert_fails(root, str(file), "truck, ship", "airplane, automobile")
     file.write_bytes(b"PAR1 but not really")
     assert_fails(root, "cannot read", str(file), "fetch")
     for number in (0, 1):
-        write_shard(shard(root, number), [], pa.array([], pa.int64()))
+        write_shard(shard(root, number), [], pa.array([], pa.int64()), CLASSES)
     assert_fails(root, "no rows")
 
 
