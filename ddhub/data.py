@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ from torch.utils.data import Dataset
 
 from ddhub.decode import Decoder
 from ddhub.errors import UsageError, first_line
-from ddhub.labels import Labels
+from ddhub.labels import Labels, Teacher
 from ddhub.protocols import Protocol
+from ddhub.teachers import fitting
 from ddhub.views import Views, epoch_views, render
 
 # Batches of small images are rendered together, up to so many values (8 MiB of float32): about a tenth more images
@@ -46,7 +48,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a student's Result and an error message say of the data: names, digest, classes, normalisation."""
+    """What a student's Result and an error message say of the data: names, digest, classes, normalisation.
+
+    Attributes:
+        lr: the step size that was learned with the images, for protocols with `learned_lr`.
+        near: the folder in which the artifact lies, where its teachers may lie too.
+    """
 
     name: str
     digest: str
@@ -55,6 +62,8 @@ class About:
     image_size: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    lr: float | None = None
+    near: Path | None = None
 
 
 class DistilledData:
@@ -62,13 +71,15 @@ class DistilledData:
 
     Attributes:
         decoder: item indices `[B]` -> images `[B, C, H, W]` in unit scale.
-        labels: `labels(view, x)` and `labels.loss(output, target)`.
+        labels: `labels(view, x)` and `labels.loss(output, target)`; teachers where the protocol names some.
         protocol: batch size, epochs and augmentation of `batches`.
         about: names, classes, mean and std.
     """
 
     def __init__(self, decoder: Decoder, labels: Labels, protocol: Protocol, about: About) -> None:
-        self.decoder, self.labels, self.protocol, self.about = decoder, labels, protocol, about
+        self.decoder, self.protocol, self.about = decoder, protocol, about
+        self._own = labels  # the artifact's, which another protocol may ask for again
+        self.labels = _asked_for(labels, protocol, about).to(decoder.images.device)
         self._settle(decoder.images.device)
 
     def __len__(self) -> int:
@@ -84,15 +95,21 @@ class DistilledData:
         """Move to a device, `auto` being a GPU where there is one; what was made by `using` stays where it is."""
         place = resolve_device(device)
         if place != self.device:
-            self.decoder, self.labels = deepcopy(self.decoder).to(place), deepcopy(self.labels).to(place)
+            self.decoder = deepcopy(self.decoder).to(place)
+            own, labels = deepcopy((self._own, self.labels))  # together: they may be or share the same nets
+            self._own, self.labels = own.to(place), labels.to(place)
             self._settle(place)
         return self
 
     def using(self, *, protocol: Protocol | None = None, labels: Labels | None = None) -> DistilledData:
-        """The same images under another protocol or with other labels, such as `labels.Teacher([net], 30.0)`."""
-        return DistilledData(
-            self.decoder, (labels or self.labels).to(self.device), protocol or self.protocol, self.about
-        )
+        """The same images under another protocol or with other labels, such as `labels.Teacher([net], 30.0)`.
+
+        Where the protocol names teachers, they label, whatever the labels are.
+
+        Raises:
+            UsageError, ArtifactError: teachers that are not there, damaged or of other data (`ddhub.teachers`).
+        """
+        return DistilledData(self.decoder, (labels or self._own).to(self.device), protocol or self.protocol, self.about)
 
     def _settle(self, device: torch.device) -> None:
         self.device = device
@@ -137,6 +154,7 @@ class DistilledData:
             self.protocol,
             epochs=self.protocol.epochs if epochs is None else epochs,
             batch_size=self.protocol.batch_size if batch_size is None else batch_size,
+            warmup=0,  # says nothing of views, and could not be longer than a few epochs
         )
         for _, x, y in self.steps(plan, seed, start, rank, world):
             yield x, y
@@ -144,13 +162,18 @@ class DistilledData:
     def steps(
         self, plan: Protocol, seed: int = 0, start: int = 0, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Views, Tensor, Tensor]]:
-        """As `batches`, under a protocol, with the view of each batch in front: `(view, x, target)`."""
+        """As `batches`, under a protocol, with the view of each batch in front: `(view, x, target)`.
+
+        Augmentation with DSA happens to normalised images, any other to images in unit scale.
+        """
         if not 0 <= rank < world or start < 0:
             raise UsageError(f"rank {rank}, world {world}, start {start}: need 0 <= rank < world, start >= 0")
         size, count = self.about.image_size[1:], -(-len(self) // plan.batch_size)
         last = len(self) - (count - 1) * plan.batch_size
         if world > last:
             raise UsageError(f"{world} ranks cannot share the last batch of {last}; use at most {last} ranks")
+        early = bool(plan.augment.dsa)
+        decode = (lambda items: self.normalize(self.decoder(items))) if early else self.decoder
         together = max(1, _TOGETHER * world // (plan.batch_size * math.prod(self.about.image_size)))
         for epoch in range(start // count, plan.epochs):
             order, views = epoch_views(seed, epoch, len(self), plan.augment, size=size, batch_size=plan.batch_size)
@@ -164,14 +187,15 @@ class DistilledData:
                 # One process holds whole batches, and the papers' form takes partners from the same batch.
                 closed = world == 1 and plan.augment.mix_per == "batch"
                 partners_at = place[views.partner[items]] - first * plan.batch_size if closed else None
-                images = self.normalize(render(self.decoder, views, items, plan.augment, partners_at))
+                images = render(decode, views, items, plan.augment, partners_at)
+                images = images if early else self.normalize(images)
                 for part, x in zip(parts, images.split([len(part) for part in parts]), strict=True):
                     view = views[part]
                     yield view, x, self.labels(view, x)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The loss that the labels ask for, from the student's logits `[B, classes]`: a scalar."""
-        return self.labels.loss(output, target)
+        """The loss that labels and protocol ask for, from the student's logits `[B, classes]`: a scalar."""
+        return self.labels.loss(output, target, self.protocol.temperature, self.protocol.times_t2)
 
     def as_dataset(self) -> Dataset[tuple[Tensor, Tensor]]:
         """A map-style dataset for a `DataLoader` of your own.
@@ -181,6 +205,15 @@ class DistilledData:
         targets with the images' weights and use `data.loss`.
         """
         return _Items(self)
+
+
+def _asked_for(labels: Labels, plan: Protocol, about: About) -> Labels:
+    """The labels under a protocol: the artifact's own, or the teachers that the protocol names."""
+    if plan.teachers:
+        return Teacher(fitting(plan.teachers, about), plan.temperature or 1.0, plan.teacher_batch_stats)
+    if isinstance(labels, Teacher):
+        return Teacher(labels.teachers, labels.temperature, plan.teacher_batch_stats)
+    return labels
 
 
 class _Items(Dataset[tuple[Tensor, Tensor]]):

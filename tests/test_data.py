@@ -10,6 +10,7 @@ import torch
 
 from ddhub.data import About, DistilledData
 from ddhub.decode import Compensate
+from ddhub.dsa import dsa
 from ddhub.errors import UsageError
 from ddhub.labels import Soft
 from ddhub.protocols import Augment, Protocol
@@ -22,6 +23,10 @@ ABOUT = About(
 ITEM = Augment(crop_padding=2, flip=0.5, mix="mixup", mix_alpha=0.8, mix_per="item")
 BATCH = replace(ITEM, mix_per="batch")
 CUTMIX = replace(ITEM, mix="cutmix", mix_alpha=1.0)
+DSA = replace(
+    ITEM, dsa="color_crop_cutout_flip_scale_rotate", dsa_per="item", crop_scale=0.3, shuffle=2, mix_probability=0.6
+)
+IDC = replace(BATCH, mix="cutmix", dsa="flip_color_crop_scale_rotate", dsa_form="idc", mix_probability=0.6)
 
 
 def make(augment: Augment, batch_size: int = 16, epochs: int = 2) -> DistilledData:
@@ -50,7 +55,7 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k][0], b[k][0]) and torch.equal(a[k][1], b[k][1]) for k in a)
 
 
-@pytest.mark.parametrize("augment", [ITEM, CUTMIX], ids=["mixup", "cutmix"])
+@pytest.mark.parametrize("augment", [ITEM, CUTMIX, DSA], ids=["mixup", "cutmix", "dsa"])
 def test_items_are_bitwise_equal_for_every_batch_size_and_two_ranks(augment: Augment) -> None:
     whole = by_item(make(augment), batch_size=256)
     assert len(whole) == 120
@@ -61,12 +66,13 @@ def test_items_are_bitwise_equal_for_every_batch_size_and_two_ranks(augment: Aug
     assert same(whole, {**ranks[0], **ranks[1]})
 
 
-def test_two_ranks_share_the_batches_of_the_papers_form() -> None:
-    ranks = [by_item(make(BATCH), rank=rank, world=2) for rank in range(2)]
-    assert same(by_item(make(BATCH)), {**ranks[0], **ranks[1]})
+@pytest.mark.parametrize("augment", [BATCH, IDC], ids=["mixup", "idc"])
+def test_two_ranks_share_the_batches_of_the_papers_form(augment: Augment) -> None:
+    ranks = [by_item(make(augment), rank=rank, world=2) for rank in range(2)]
+    assert same(by_item(make(augment)), {**ranks[0], **ranks[1]})
 
 
-@pytest.mark.parametrize("augment", [ITEM, BATCH], ids=["item", "batch"])
+@pytest.mark.parametrize("augment", [ITEM, BATCH, DSA, IDC], ids=["item", "batch", "dsa", "idc"])
 def test_start_equals_skipping(augment: Augment) -> None:
     everything = list(make(augment).batches(5))
     assert len(everything) == 8
@@ -77,7 +83,7 @@ def test_start_equals_skipping(augment: Augment) -> None:
             assert torch.equal(x, wanted_x) and torch.equal(y, wanted_y)
 
 
-@pytest.mark.parametrize("augment", [ITEM, BATCH, CUTMIX], ids=["item", "batch", "cutmix"])
+@pytest.mark.parametrize("augment", [ITEM, BATCH, CUTMIX, DSA, IDC], ids=["item", "batch", "cutmix", "dsa", "idc"])
 @pytest.mark.parametrize("values", [1, 16 * 192, 3 * 16 * 192])
 def test_rendering_batches_together_changes_nothing(
     augment: Augment, values: int, monkeypatch: pytest.MonkeyPatch
@@ -113,6 +119,24 @@ def test_batches_equal_a_naive_reconstruction() -> None:
             np.testing.assert_array_equal(target.numpy(), w * logits[item] + (1 - w) * logits[partner])
             row += 1
     assert row == 60
+
+
+def test_dsa_sees_normalised_images() -> None:
+    """Zeros that come in are the mean colour: in steps, after mean and std; without DSA, before them."""
+    plain = Augment(crop_padding=3)
+    data, later = make(plain, 7, 1), make(replace(plain, dsa="crop_cutout"), 7, 1)
+    order, views = epoch_views(4, 0, 60, later.protocol.augment, size=(8, 8), batch_size=7)
+    x, found = (torch.cat([images for images, _ in kind.batches(4)]) for kind in (data, later))
+    black = -torch.tensor(ABOUT.mean) / torch.tensor(ABOUT.std)
+    raw = data.normalize(data.decoder(order))
+    for row, item in enumerate(order.tolist()):
+        top, left = views.offset[item].tolist()
+        padded = torch.nn.functional.pad(raw[row], (3, 3, 3, 3))[:, top : top + 8, left : left + 8]
+        wanted = dsa(padded[None], views.dsa[item : item + 1], ("crop", "cutout"))[0]
+        torch.testing.assert_close(found[row], wanted, rtol=0, atol=1e-6)
+        if top < 3 and left < 3:
+            torch.testing.assert_close(x[row, :, 0, 0], black)
+            assert padded[:, 0, 0].tolist() == [0, 0, 0]
 
 
 def test_seed_and_epoch_change_the_views() -> None:

@@ -11,11 +11,36 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddhub._torchvision import torchvision
+from ddhub.dsa import dsa
 from ddhub.errors import UsageError
-from ddhub.views import Augment, Views, crop, cutmix, epoch_views, flip, mixup, render, uniforms
+from ddhub.views import (
+    Augment,
+    Views,
+    crop,
+    cutmix,
+    epoch_views,
+    flip,
+    mixup,
+    render,
+    resized_crop,
+    shuffle_patches,
+    uniforms,
+    windows,
+)
 
 N, SIZE = 300, (12, 8)
 MIXES = [(mix, per) for mix in ("mixup", "cutmix") for per in ("batch", "item")]
+ALL_COLUMNS = 8 + 1 + 22 + 16 + 12
+DSA = "color_crop_cutout_flip_scale_rotate"
+YOUNGER = [
+    {"crop_scale": 0.3},
+    {"shuffle": 4},
+    {"dsa": DSA},
+    {"dsa": "color_flip_scale_crop", "dsa_form": "idc", "dsa_per": "item", "dsa_crop": 0.25},
+    {"mix_probability": 0.5},
+    {"crop_scale": 0.3, "shuffle": 2, "dsa": DSA, "dsa_per": "item", "mix_probability": 0.5},
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +55,8 @@ def augment(mix: str = "none", per: str = "batch", alpha: float = 1.0) -> Augmen
 def same(a: Views, b: Views) -> bool:
     """Equal in everything but the epoch."""
     names = [item.name for item in fields(Views) if item.name != "epoch"]
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+    pairs = [(getattr(a, name), getattr(b, name)) for name in names]
+    return all(x is y is None or torch.equal(x, y) for x, y in pairs)
 
 
 # The table.
@@ -53,6 +79,8 @@ def test_table_is_philox(seed: int, epoch: int, n: int) -> None:
     # numpy steps the counter before a block, so the first block is that of counter 1.
     raw = [number for block in range(2 * n) for number in philox((seed, epoch), block + 1)]
     assert uniforms(seed, epoch, n).ravel().tolist() == [(number >> 11) / 2**53 for number in raw]
+    more = uniforms(seed, epoch, n, ALL_COLUMNS)
+    assert more.shape == (ALL_COLUMNS, n) and np.array_equal(more[:8], uniforms(seed, epoch, n))
 
 
 def test_table_is_pinned() -> None:
@@ -92,6 +120,22 @@ def test_views_are_pinned() -> None:
     assert views.weight.tolist() == torch.tensor([first, first, first, second]).tolist()
 
 
+def test_younger_columns_are_pinned() -> None:
+    plan = Augment(crop_scale=0.08, shuffle=3, dsa="crop", mix="cutmix", mix_probability=0.5)
+    order, views = epoch_views(0, 8, 4, plan, size=(32, 24), batch_size=3)
+    assert order.tolist() == [3, 2, 1, 0]
+    assert views.window is not None and views.strips is not None and views.dsa is not None
+    assert views.window.tolist() == [[5, 0, 21, 22], [3, 0, 24, 24], [1, 0, 17, 20], [13, 4, 13, 12]]
+    assert views.partner.tolist() == [0, 2, 1, 3]
+    assert (views.weight * 1024).int().tolist() == [1024, 330, 330, 330]
+    whole = [(numbers * 2**24).int().tolist() for numbers in (views.strips[0], views.dsa[:, 0], views.dsa[2, 1:])]
+    assert whole == [
+        [15762869, 1999984, 512347, 10500486, 14735388, 13280982],
+        [16269306, 4084667, 4084667, 4084667],
+        [7686264, 16730822, 14337642, 2663509, 1619994, 13563191, 9664030, 15997943, 11246831, 2549923, 16418570],
+    ]
+
+
 def test_beta_has_numbers_of_its_own() -> None:
     """The documented stream: its counter starts 2**192 blocks behind the table's."""
     own = np.random.Generator(np.random.Philox(key=[2, 3], counter=[0, 0, 0, 1]))
@@ -103,11 +147,29 @@ def test_beta_has_numbers_of_its_own() -> None:
     assert views.weight[order].tolist() == [want[row] for row in (0, 0, 1, 1, 2)]
 
 
+def window_by_hand(u: list[float], size: tuple[int, int], scale: float) -> list[int]:
+    """torchvision's RandomResizedCrop, attempt by attempt, with these numbers."""
+    (high, wide), low, top = size, math.log(3 / 4), math.log(4 / 3)
+    for attempt in range(10):
+        area = high * wide * (scale + (1 - scale) * u[2 * attempt])
+        ratio = math.exp(low + (top - low) * u[2 * attempt + 1])
+        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < h <= high and 0 < w <= wide:
+            return [int(u[20] * (high - h + 1)), int(u[21] * (wide - w + 1)), h, w]
+    h, w = high, wide
+    if wide / high < 3 / 4:
+        h = round(wide / (3 / 4))
+    elif wide / high > 4 / 3:
+        w = round(high * (4 / 3))
+    return [(high - h) // 2, (wide - w) // 2, h, w]
+
+
 def views_by_hand(
     seed: int, epoch: int, n: int, plan: Augment, size: tuple[int, int], batch_size: int
 ) -> tuple[list[int], list[dict[str, Any]]]:
     """The docstring's table, row by row; alpha 1."""
-    order_u, top, left, flips, partner_u, weight_u, box_y, box_x = uniforms(seed, epoch, n).tolist()
+    table = uniforms(seed, epoch, n, ALL_COLUMNS).tolist()
+    order_u, top, left, flips, partner_u, weight_u, box_y, box_x, mixed_u = table[:9]
     order = sorted(range(n), key=lambda i: order_u[i])
     places = 2 * plan.crop_padding + 1
     views = [
@@ -118,9 +180,15 @@ def views_by_hand(
             "partner": i,
             "weight": 1.0,
             "box": [0, 0, 0, 0],
+            "window": window_by_hand([column[i] for column in table[9:31]], size, plan.crop_scale),
+            "strips": [column[i] for column in table[31 : 31 + 2 * plan.shuffle]],
+            "dsa": [column[i] for column in table[47:]],
         }
         for i in range(n)
     ]
+    if plan.dsa_per == "batch":
+        for i in range(n):
+            views[i]["dsa"][0] = table[47][order.index(i) // batch_size]
     if plan.mix == "none":
         return order, views
     if plan.mix_per == "item":
@@ -134,6 +202,9 @@ def views_by_hand(
             for i, partner in zip(batch, sorted(batch, key=lambda i: partner_u[i]), strict=True):
                 views[i]["partner"] = partner
     for i, row in enumerate(rows):
+        if mixed_u[row] >= plan.mix_probability:
+            views[i]["partner"] = i
+            continue
         views[i]["weight"] = weight_u[row]
         if plan.mix == "cutmix":
             ratio = math.sqrt(1 - weight_u[row])
@@ -160,6 +231,75 @@ def test_views_follow_the_docstring(mix: str, per: str, n: int, batch_size: int)
     assert torch.equal(views.weight, torch.tensor([row["weight"] for row in want]))
     assert views.flip.dtype == torch.bool and views.weight.dtype == torch.float32
     assert {views.items.dtype, views.offset.dtype, views.partner.dtype, views.box.dtype} == {torch.int64}
+
+
+@pytest.mark.parametrize("younger", YOUNGER, ids=lambda fields: "-".join(fields))
+@pytest.mark.parametrize(("mix", "per"), MIXES)
+def test_younger_fields_follow_the_docstring(mix: str, per: str, younger: dict[str, Any]) -> None:
+    plan = replace(augment(mix, per), **younger)
+    order, views = epoch_views(3, 2, 37, plan, size=SIZE, batch_size=8)
+    want_order, want = views_by_hand(3, 2, 37, plan, SIZE, 8)
+    assert order.tolist() == want_order
+    for name in ("items", "offset", "flip", "partner", "box"):
+        assert getattr(views, name).tolist() == [row[name] for row in want], name
+    assert torch.equal(views.weight, torch.tensor([row["weight"] for row in want]))
+    for name, there in (("window", plan.crop_scale), ("strips", plan.shuffle > 1), ("dsa", plan.dsa)):
+        found = getattr(views, name)
+        assert found is None if not there else torch.equal(found, torch.tensor([row[name] for row in want])), name
+
+
+def test_a_younger_field_leaves_the_others_alone() -> None:
+    plan = augment("mixup", "batch", 0.8)
+    order, views = epoch_views(1, 1, N, plan, size=SIZE, batch_size=64)
+    for younger in YOUNGER:
+        again, more = epoch_views(1, 1, N, replace(plan, **younger), size=SIZE, batch_size=64)
+        assert torch.equal(order, again)
+        plain = {"window": None, "strips": None, "dsa": None}
+        if "mix_probability" in younger:
+            plain |= {"partner": views.partner, "weight": views.weight}
+        assert same(views, replace(more, **plain))
+
+
+@pytest.mark.parametrize(("per", "share"), [("batch", 0.5), ("item", 0.3), ("batch", 0.0)])
+def test_a_share_is_mixed(per: str, share: float) -> None:
+    n, size = 20_000, 10
+    plan = replace(augment("mixup", per), mix_probability=share)
+    order, views = epoch_views(0, 0, n, plan, size=SIZE, batch_size=size)
+    whole = views.weight[order] == 1
+    assert torch.equal(views.partner[order][whole], order[whole])
+    drawn = n // size if per == "batch" else n
+    assert abs(whole.float().mean() - (1 - share)) <= 5 * math.sqrt(share * (1 - share) / drawn)
+    if per == "batch":
+        assert (whole.view(-1, size).all(1) == whole.view(-1, size).any(1)).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [((32, 32), 0.08), ((12, 8), 0.5), ((40, 10), 0.08), ((10, 40), 0.5), ((9, 9), 1.0), ((1, 1), 0.5)],
+)
+def test_windows_follow_torchvision(size: tuple[int, int], scale: float) -> None:
+    n = 1000
+    u = torch.from_numpy(uniforms(1, 2, n, 22).T)
+    found = windows(u, size, scale)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [window_by_hand(row, size, scale) for row in u.tolist()]
+    image = torch.empty(1, *size)
+    draw = torchvision.transforms.RandomResizedCrop.get_params
+    theirs = torch.tensor([draw(image, (scale, 1.0), (3 / 4, 4 / 3)) for _ in range(n)]).double()
+    # 6 sigma of the difference of two means, on each number and on the share of each corner and side that is common.
+    ours = found.double()
+    assert ((ours.mean(0) - theirs.mean(0)).abs() <= 6 * ((ours.var(0) + theirs.var(0)) / n).sqrt() + 1e-9).all()
+    for column in range(4):
+        for value in theirs[:, column].unique():
+            p, q = (float((x[:, column] == value).double().mean()) for x in (ours, theirs))
+            assert abs(p - q) <= 6 * math.sqrt((p + q) / n)
+
+
+def test_a_rounded_one_stays_in_the_image() -> None:
+    top, left, height, width = windows(torch.ones(1, 22), (9, 7), 0.2)[0].tolist()
+    assert 0 <= top <= 9 - height and 0 <= left <= 7 - width
+    low = windows(torch.cat([torch.zeros(1, 20), torch.ones(1, 2)], 1), (9, 7), 0.2)[0].tolist()
+    assert low[0] + low[2] == 9 and low[1] + low[3] == 7
 
 
 @pytest.mark.parametrize("alpha", [0.8, 1.0])
@@ -260,14 +400,28 @@ def test_augment_out_of_range(field: str, value: object, allowed: str) -> None:
 
 
 def image_by_hand(images: Tensor, views: Views, i: int, plan: Augment) -> Tensor:
-    """Crop and flip of one image, pixel rows copied one by one."""
+    """Strips, window, crop, flip and DSA of one image, pixel rows copied one by one."""
     image, p = images[i], plan.crop_padding
     c, h, w = image.shape
+    if views.strips is not None:
+        image = shuffled_by_hand(image, views.strips[i].tolist(), plan.shuffle)
+    if views.window is not None:
+        image = torchvision.transforms.functional.resized_crop(image, *views.window[i].tolist(), [h, w])
     padded = torch.zeros(c, h + 2 * p, w + 2 * p)
     padded[:, p : p + h, p : p + w] = image
     top, left = views.offset[i].tolist()
     out = padded[:, top : top + h, left : left + w]
-    return torch.stack([out[:, :, w - 1 - x] for x in range(w)], 2) if views.flip[i] else out
+    out = torch.stack([out[:, :, w - 1 - x] for x in range(w)], 2) if views.flip[i] else out
+    if views.dsa is not None:
+        out = dsa(out[None], views.dsa[i : i + 1], plan.dsa_ops, form=plan.dsa_form, crop=plan.dsa_crop)[0]
+    return out
+
+
+def shuffled_by_hand(image: Tensor, keys: list[float], f: int) -> Tensor:
+    for dim, key in ((2, keys[:f]), (1, keys[f:])):
+        strips = image.chunk(f, dim)
+        image = torch.cat([strips[k] for k in sorted(range(f), key=lambda k: key[k])], dim)
+    return image
 
 
 def mixed_by_hand(images: Tensor, views: Views, items: Tensor, plan: Augment) -> Tensor:
@@ -294,6 +448,34 @@ def test_render_is_the_loop(images: Tensor, mix: str, per: str, alpha: float) ->
         x = render(images.__getitem__, views, items, plan)
         assert x.shape == (len(items), 3, *SIZE) and x.dtype == torch.float32
         assert torch.equal(x, mixed_by_hand(images, views, items, plan))
+
+
+@pytest.mark.parametrize("younger", YOUNGER, ids=lambda fields: "-".join(fields))
+@pytest.mark.parametrize(("mix", "per"), [("none", "batch"), ("mixup", "item"), ("cutmix", "batch")])
+def test_younger_steps_are_the_loop(images: Tensor, mix: str, per: str, younger: dict[str, Any]) -> None:
+    plan = replace(augment(mix, per), **younger)
+    order, views = epoch_views(0, 1, N, plan, size=SIZE, batch_size=128)
+    items = order[:128]
+    x = render(images.__getitem__, views, items, plan)
+    assert x.shape == (128, 3, *SIZE) and x.dtype == torch.float32
+    torch.testing.assert_close(x, mixed_by_hand(images, views, items, plan), rtol=0, atol=2e-6)
+    double = render(images.double().__getitem__, views, items, plan)
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("younger", YOUNGER, ids=lambda fields: "-".join(fields))
+def test_younger_steps_do_not_depend_on_rank_or_batch(images: Tensor, younger: dict[str, Any]) -> None:
+    plan = replace(augment("mixup", "item"), **younger)
+    order, views = epoch_views(0, 0, N, plan, size=SIZE, batch_size=64)
+    whole = render(images.__getitem__, views, order, plan)
+    for start, batch in enumerate(order.split(64)):
+        for rank in range(2):
+            share = render(images.__getitem__, views, batch[rank::2], plan)
+            torch.testing.assert_close(share, whole[64 * start :][:64][rank::2], rtol=0, atol=1e-6)
+    if plan.dsa_per == "item" or not plan.dsa:
+        again, other = epoch_views(0, 0, N, plan, size=SIZE, batch_size=7)
+        assert torch.equal(order, again) and same(views, other)
 
 
 @pytest.mark.parametrize(("padding", "probability"), [(0, 0.0), (0, 0.5), (3, 0.0), (3, 1.0)])
@@ -365,6 +547,44 @@ def test_small_values_by_hand() -> None:
     assert cutmix(x, -x, torch.tensor([[1, 0, 2, 1]])).tolist() == [[[[1, 2], [-3, 4]]]]
 
 
+@pytest.mark.parametrize(("channels", "size"), [(3, (12, 8)), (1, (7, 10)), (3, (33, 33))])
+def test_resized_crop_is_torchvisions(channels: int, size: tuple[int, int]) -> None:
+    x = torch.rand(50, channels, *size, generator=torch.Generator().manual_seed(0))
+    window = windows(torch.from_numpy(uniforms(0, 0, 50, 22).T), size, 0.08)
+    window[:3] = torch.tensor([[0, 0, *size], [2, 3, 1, 1], [size[0] - 1, 0, 1, size[1]]])
+    want = torch.stack(
+        [
+            torchvision.transforms.functional.resized_crop(image, *row, size)
+            for image, row in zip(x, window.tolist(), strict=True)
+        ]
+    )
+    found = resized_crop(x, window)
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0], x[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[1], x[1, :, 2:3, 3:4].expand_as(x[1]), rtol=0, atol=1e-5)
+
+
+def test_gradient_of_a_resized_crop() -> None:
+    window = torch.tensor([[0, 0, 5, 4], [1, 2, 3, 2], [4, 0, 1, 3]])
+    x = torch.rand(3, 1, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda y: resized_crop(y, window), x)
+
+
+@pytest.mark.parametrize("f", [1, 2, 4])
+def test_patches_change_places(images: Tensor, f: int) -> None:
+    keys = torch.rand(N, 2 * f, generator=torch.Generator().manual_seed(0))
+    found = shuffle_patches(images, keys, f)
+    for image, row, out in zip(images, keys.tolist(), found, strict=True):
+        assert torch.equal(out, shuffled_by_hand(image, row, f))
+    part = images[:2, :1, :4, :4].double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda y: shuffle_patches(y, keys[:2], f), part)
+
+
+def test_patches_need_a_side_that_divides(images: Tensor) -> None:
+    with pytest.raises(UsageError, match="shuffle is 3, which does not divide a side of 8 pixels"):
+        shuffle_patches(images, torch.rand(N, 6), 3)
+
+
 def test_steps_leave_their_input(images: Tensor) -> None:
     before = images.clone()
     plan = augment("mixup", "item")
@@ -383,9 +603,12 @@ def test_rows_and_plain() -> None:
     none = Augment()
     _, untouched = epoch_views(0, 4, N, none, size=SIZE, batch_size=64)
     assert same(plain, untouched[rows])
-    assert [getattr(plain, f.name).dtype for f in fields(Views)[1:]] == [
-        getattr(part, f.name).dtype for f in fields(Views)[1:]
+    assert [getattr(plain, f.name).dtype for f in fields(Views)[1:7]] == [
+        getattr(part, f.name).dtype for f in fields(Views)[1:7]
     ]
+    _, views = epoch_views(0, 4, N, Augment(**YOUNGER[-1]), size=SIZE, batch_size=64)
+    for name in ("window", "strips", "dsa"):
+        assert torch.equal(getattr(views[rows], name), getattr(views, name)[rows])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -398,3 +621,16 @@ def test_cuda_equals_cpu(images: Tensor, mix: str, per: str) -> None:
         x = render(images.__getitem__, views, items, plan)
         y = render(there.__getitem__, views.to("cuda"), items.cuda(), plan)
         assert y.is_cuda and torch.equal(x, y.cpu())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("younger", YOUNGER, ids=lambda fields: "-".join(fields))
+def test_younger_steps_on_cuda(images: Tensor, younger: dict[str, Any]) -> None:
+    plan = replace(augment("cutmix", "item", 0.8), **younger)
+    order, views = epoch_views(0, 0, N, plan, size=SIZE, batch_size=64)
+    there = images.cuda()
+    for items in order.split(64):
+        x = render(images.__getitem__, views, items, plan)
+        y = render(there.__getitem__, views.to("cuda"), items.cuda(), plan)
+        assert y.is_cuda
+        torch.testing.assert_close(y.cpu(), x, rtol=0, atol=1e-5)
