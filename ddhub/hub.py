@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddhub._fields import is_number
 from ddhub.errors import ArtifactError, unknown
 from ddhub.manifest import Manifest, read_manifest
 
@@ -59,11 +60,12 @@ def load(
     Args:
         name: a bundled artifact's name (`ddhub list`) or an artifact's folder.
         device: where batches are reconstructed; `auto` is a GPU where there is one.
-        teachers: nets that label each batch, for artifacts whose labels are of kind `teacher`.
+        teachers: nets that label each batch, for artifacts whose labels are of kind `teacher`, in place of the
+            teachers that the manifest names (which lie beside the artifact, or are bundled).
 
     Raises:
-        UsageError: an unknown name or device.
-        ArtifactError: a file that is damaged, missing or made for a newer ddhub.
+        UsageError: an unknown name or device, or a teacher that is nowhere.
+        ArtifactError: a file that is damaged, missing or made for a newer ddhub, or a teacher of other data.
     """
     import torch
 
@@ -71,12 +73,12 @@ def load(
     from ddhub.artifact import Artifact
     from ddhub.data import About, DistilledData
     from ddhub.protocols import Protocol
+    from ddhub.teachers import fitting
 
     artifact = Artifact.open(resolve(name))
     manifest, tensors = artifact.manifest, artifact.tensors()
     decoder = decode.build(manifest.decoder, artifact.images(), tensors, manifest.pixel_range)
     classes = artifact.image_labels()[decoder.image_of(torch.arange(len(decoder)))]
-    scheme = labels.build(manifest.labels, classes, len(manifest.classes), tensors, teachers)
     about = About(
         name=manifest.name,
         digest=manifest.digest,
@@ -85,5 +87,26 @@ def load(
         image_size=manifest.image_size,
         mean=manifest.mean,
         std=manifest.std,
+        lr=_learned_lr(manifest),
+        near=artifact.folder.resolve().parent,
     )
+    if teachers is None and manifest.labels["kind"] == "teacher":
+        teachers = fitting(_teacher_ids(manifest), about)
+    scheme = labels.build(manifest.labels, classes, len(manifest.classes), tensors, teachers)
     return DistilledData(decoder, scheme, Protocol.from_json(manifest.protocol), about).to(device)
+
+
+def _learned_lr(manifest: Manifest) -> float | None:
+    rate = manifest.labels.get("lr")
+    if rate is not None and not (is_number(rate) and rate > 0):
+        raise ArtifactError(f"{manifest.name}: its learned rate is {rate!r}, not a number above 0; regenerate it")
+    return rate
+
+
+def _teacher_ids(manifest: Manifest) -> list[str]:
+    """The ids NAME@DIGEST of the teachers that label; empty when the manifest names none."""
+    entries = manifest.labels.get("teachers", [])
+    try:
+        return [f"{entry['name']}@{entry['digest']}" for entry in entries]
+    except (KeyError, TypeError):
+        raise ArtifactError(f"{manifest.name}: its teachers are no objects of name and digest; regenerate it") from None

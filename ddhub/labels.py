@@ -6,14 +6,16 @@
 
 Stored labels are looked up and then mixed; a teacher is asked after mixing. So the interface is
 `labels(view, x) -> target [B, C]` followed by `labels.loss(output, target)`, where `view` says which items, which
-partners and which weights, and `x` is the normalised batch that the student sees.
+partners and which weights, and `x` is the normalised batch that the student sees. A protocol may set another tau for
+the loss, and ask for the factor tau² (Hinton et al., 2015).
 
 Mixing logits is INFER's label interpolation (arXiv 2408.06927): `z = w·z_i + (1 - w)·z_j`, `q = softmax(z / tau)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,14 +32,29 @@ def _mix(own: Tensor, partner: Tensor, view: Views) -> Tensor:
     return weight * own.float() + (1 - weight) * partner.float()
 
 
-def distillation_loss(output: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """`KL(softmax(target/T) ‖ softmax(output/T))`, mean over the batch, logits `[B, C]`, without the factor T²."""
-    return F.kl_div(
+def distillation_loss(output: Tensor, target: Tensor, temperature: float, times_t2: bool = False) -> Tensor:
+    """`KL(softmax(target/T) ‖ softmax(output/T))`, mean over the batch, logits `[B, C]`, times T² if asked for."""
+    divergence = F.kl_div(
         F.log_softmax(output.float() / temperature, dim=1),
         F.log_softmax(target.float() / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )
+    return divergence * temperature**2 if times_t2 else divergence
+
+
+@contextmanager
+def _batch_statistics(nets: nn.Module) -> Iterator[None]:
+    """BatchNorm layers normalise by the statistics of their batch; their running ones are neither used nor moved."""
+    layers = [layer for layer in nets.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    before = [(layer.training, layer.track_running_stats) for layer in layers]
+    try:
+        for layer in layers:
+            layer.training, layer.track_running_stats = True, False
+        yield
+    finally:
+        for layer, (training, tracks) in zip(layers, before, strict=True):
+            layer.training, layer.track_running_stats = training, tracks
 
 
 class Hard(nn.Module):
@@ -55,7 +72,8 @@ class Hard(nn.Module):
         own, partner = self.classes[view.items], self.classes[view.partner]
         return _mix(F.one_hot(own, self.count), F.one_hot(partner, self.count), view)
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Tensor, target: Tensor, temperature: float | None = None, times_t2: bool = False) -> Tensor:
+        """The cross-entropy; a temperature is for logits, which these labels are not."""
         return F.cross_entropy(output.float(), target)
 
 
@@ -73,26 +91,30 @@ class Soft(nn.Module):
     def forward(self, view: Views, x: Tensor) -> Tensor:
         return _mix(self.logits.index_select(0, view.items), self.logits.index_select(0, view.partner), view)
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return distillation_loss(output, target, self.temperature)
+    def loss(self, output: Tensor, target: Tensor, temperature: float | None = None, times_t2: bool = False) -> Tensor:
+        return distillation_loss(output, target, temperature or self.temperature, times_t2)
 
 
 class Teacher(nn.Module):
-    """Logits averaged over teachers that see what the student sees: INFER+Dyn, and SRe2L's online labels."""
+    """Logits averaged over teachers that see what the student sees: INFER+Dyn, and SRe2L's online labels.
+
+    With `batch_stats` the teachers' BatchNorm layers use the statistics of the batch (`Protocol.teacher_batch_stats`).
+    """
 
     kind = "teacher"
 
-    def __init__(self, teachers: Sequence[nn.Module], temperature: float) -> None:
+    def __init__(self, teachers: Iterable[nn.Module], temperature: float, batch_stats: bool = False) -> None:
         super().__init__()
         self.teachers = nn.ModuleList(teachers).requires_grad_(False).eval()
-        self.temperature = temperature
+        self.temperature, self.batch_stats = temperature, batch_stats
 
     @torch.no_grad()
     def forward(self, view: Views, x: Tensor) -> Tensor:
-        return torch.stack([teacher(x).float() for teacher in self.teachers]).mean(0)
+        with _batch_statistics(self.teachers) if self.batch_stats else nullcontext():
+            return torch.stack([teacher(x).float() for teacher in self.teachers]).mean(0)
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return distillation_loss(output, target, self.temperature)
+    def loss(self, output: Tensor, target: Tensor, temperature: float | None = None, times_t2: bool = False) -> Tensor:
+        return distillation_loss(output, target, temperature or self.temperature, times_t2)
 
 
 Labels = Hard | Soft | Teacher

@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ddhub import models, sources
+from ddhub._optimizing import build_optimizer, learning_rate
 from ddhub.data import DistilledData, resolve_device
 from ddhub.errors import TrainingError, UsageError
 from ddhub.protocols import Protocol, Result
@@ -75,17 +76,8 @@ def _place(net: nn.Module, device: torch.device) -> nn.Module:
     return net.to(device=device, memory_format=layout(net, device))  # type: ignore[call-overload, no-any-return]
 
 
-def _optimizer(model: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
-    if protocol.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=protocol.lr, weight_decay=protocol.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(), lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
-    )
-
-
-def learning_rate(protocol: Protocol, epoch: int) -> float:
-    """`lr · (1 + cos(pi · epoch / epochs)) / 2`: the rate of every step of that epoch."""
-    return protocol.lr * (1 + math.cos(math.pi * epoch / protocol.epochs)) / 2
+def _side(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
 
 
 def _save(path: Path, state: dict[str, object]) -> None:
@@ -132,10 +124,20 @@ def train(
     plan = protocol or data.protocol
     place = resolve_device(device)
     precision = resolve_precision(precision, place)
-    scored_on = test if isinstance(test, Source) else sources.open_source(test or data.about.dataset, "test", root=root)
+    size = data.about.image_size
+    scored_on = (
+        test
+        if isinstance(test, Source)
+        else sources.open_source(test or data.about.dataset, "test", root=root, size=size[1])
+    )
     if tuple(scored_on.classes) != tuple(data.about.classes):
         raise UsageError(
             f"{data.about.name!r} and test data {scored_on.name!r} have different classes; choose another --test"
+        )
+    if tuple(scored_on.images.shape[1:]) != size:
+        raise UsageError(
+            f"{data.about.name!r} has images of {_side(size)}, test data {scored_on.name!r} of "
+            f"{_side(scored_on.images.shape[1:])}; open it with size={size[1]}"
         )
     name = model if isinstance(model, str) else type(model).__name__
     net, steps, seconds = fit(data.using(protocol=plan).to(place), model, seed, precision, checkpoint, progress)
@@ -186,7 +188,7 @@ def fit(
             channels, size = data.about.image_size[0], data.about.image_size[1]
             model = models.build(model, classes=len(data.about.classes), size=size, channels=channels)
     net = _place(model, device)
-    optimizer = _optimizer(net, plan)
+    optimizer = build_optimizer(net, plan)
     first, seconds = 0, 0.0
     if checkpoint is not None and checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -204,7 +206,8 @@ def fit(
         seconds += time.perf_counter() - begin
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss of {data.about.name!r} is {loss} in epoch {epoch} (lr {plan.lr}, {precision}); "
+                f"the loss of {data.about.name!r} is {loss} in epoch {epoch} "
+                f"(lr {learning_rate(plan, epoch, data.about.lr):.4g}, {precision}); "
                 "lower lr or use precision fp32"
             )
         bar.set_postfix(loss=f"{loss:.4g}")
@@ -231,8 +234,10 @@ def _epoch(
     precision: str,
 ) -> float:
     """One epoch of steps; returns the mean loss, read once at the end so that a GPU is never waited for."""
-    rate, count = learning_rate(data.protocol, epoch), data.steps_per_epoch
+    rate, count = learning_rate(data.protocol, epoch, data.about.lr), data.steps_per_epoch
     form = layout(net, data.device)
+    if data.protocol.restart and epoch in data.protocol.milestones:
+        optimizer.state.clear()
     for group in optimizer.param_groups:
         group["lr"] = rate
     total = torch.zeros((), device=data.device)

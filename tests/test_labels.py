@@ -74,6 +74,35 @@ def test_teachers_are_asked_about_the_mixed_batch_and_averaged_as_logits() -> No
     assert nets[0].modes == [False] and not nets[1].factor.requires_grad
 
 
+def test_a_temperature_of_the_protocol_replaces_the_labels_own_and_squares_by_hand() -> None:
+    # target (0, 0), output (60, 0): KL = ln cosh(30 / T)
+    output, target = torch.tensor([[60.0, 0.0]]), torch.zeros(1, 2)
+    soft, taught = labels.Soft(torch.zeros(1, 2).half(), 30.0), labels.Teacher([torch.nn.Identity()], 30.0)
+    for scheme in (soft, taught):
+        assert scheme.loss(output, target).item() == pytest.approx(math.log(math.cosh(1)))
+        assert scheme.loss(output, target, 15.0).item() == pytest.approx(math.log(math.cosh(2)))
+        assert scheme.loss(output, target, 15.0, True).item() == pytest.approx(225 * math.log(math.cosh(2)))
+        assert scheme.loss(output, target, None, True).item() == pytest.approx(900 * math.log(math.cosh(1)))
+    hard = labels.Hard(torch.tensor([0]), 2)
+    assert torch.equal(hard.loss(output, target + 0.5, 15.0, True), hard.loss(output, target + 0.5))
+
+
+def test_teachers_with_batch_statistics_normalise_by_hand_and_stay_as_they_were() -> None:
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(3)
+    norm.running_mean.fill_(5.0)
+    net = torch.nn.Sequential(norm, torch.nn.Dropout(0.5), torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten())
+    before = [value.clone() for value in net.state_dict().values()]
+    x = torch.randn(6, 3, 4, 4)
+    plain, batch = labels.Teacher([net], 1.0), labels.Teacher([net], 1.0, batch_stats=True)
+    rows = view([0] * 6, [0] * 6, [1.0] * 6)
+    mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
+    torch.testing.assert_close(batch(rows, x), ((x - mean) / torch.sqrt(var + norm.eps)).amax((2, 3)))
+    torch.testing.assert_close(plain(rows, x), ((x - 5) / math.sqrt(1 + norm.eps)).amax((2, 3)))
+    assert all(torch.equal(a, b) for a, b in zip(before, net.state_dict().values(), strict=True))
+    assert not norm.training and norm.track_running_stats
+
+
 @pytest.mark.parametrize(
     ("spec", "tensors", "message"),
     [

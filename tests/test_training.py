@@ -1,8 +1,7 @@
-"""Students: schedule by hand, determinism, resuming, and the errors of a run that cannot go on."""
+"""Students: determinism, resuming, and the errors of a run that cannot go on."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from ddhub import sources, training
 from ddhub.data import DistilledData
 from ddhub.errors import TrainingError, UsageError
-from ddhub.protocols import Augment, Protocol, protocol
+from ddhub.protocols import Augment, Protocol
 from recipes._teachers import real_data
 
 TINY = Protocol(epochs=3, batch_size=16, augment=Augment(crop_padding=4, flip=0.5, mix="mixup", mix_alpha=0.8))
@@ -34,33 +33,6 @@ def data() -> DistilledData:
 
 def weights(net: torch.nn.Module) -> list[torch.Tensor]:
     return [value.clone() for value in net.state_dict().values()]
-
-
-def test_learning_rate_is_a_cosine_stepped_once_an_epoch() -> None:
-    plan = Protocol(epochs=4, lr=0.2)
-    wanted = [0.2, 0.2 * (1 + math.sqrt(0.5)) / 2, 0.1, 0.2 * (1 - math.sqrt(0.5)) / 2]
-    assert [training.learning_rate(plan, epoch) for epoch in range(4)] == pytest.approx(wanted)
-
-
-def test_infer_protocol_is_the_specifications() -> None:
-    plan = protocol("infer-static")
-    assert (plan.epochs, plan.batch_size, plan.optimizer, plan.lr, plan.weight_decay) == (
-        400,
-        64,
-        "adamw",
-        1e-3,
-        0.01,
-    )
-    assert plan.augment == Augment(crop_padding=4, flip=0.5, mix="mixup", mix_alpha=0.8, mix_per="batch")
-
-
-def test_digest_covers_all_but_the_name() -> None:
-    plan = protocol("infer-static")
-    assert plan.digest == replace(plan, name="other").digest
-    others = [protocol("infer-static", epochs=399), replace(plan, augment=replace(plan.augment, flip=0.4))]
-    assert len({plan.digest, *(other.digest for other in others)}) == 3
-    assert others[0].name == "infer-static+epochs=399"
-    assert protocol("infer-static", epochs=400) == plan
 
 
 def test_same_seed_same_student_and_the_callers_generator_is_left_alone(
@@ -131,7 +103,28 @@ def test_other_classes_and_unknown_settings_are_refused(data: DistilledData, tes
         training.train(data, "resnet81", test=test_images)
     with pytest.raises(UsageError, match="precision is 'fp8'"):
         training.train(data, precision="fp8", test=test_images)
-    with pytest.raises(UsageError, match="unknown protocol 'infer-statik'; did you mean 'infer-static'"):
-        protocol("infer-statik")
-    with pytest.raises(UsageError, match="epochs is 0; it must be 1 or more"):
-        protocol("infer-static", epochs=0)
+
+
+def test_test_images_have_the_size_of_the_data(data: DistilledData, test_images: sources.Source) -> None:
+    small = replace(test_images, images=test_images.images[:, :, ::2, ::2])
+    with pytest.raises(UsageError, match=r"has images of 3 x 32 x 32, test data 'cifar10-mini' of 3 x 16 x 16"):
+        training.train(data, test=small)
+
+
+def test_named_test_data_are_opened_at_the_size_of_the_data(data: DistilledData) -> None:
+    source = sources.open_source("cifar10-mini", size=16)
+    few = real_data(replace(source, images=source.images[:40], labels=source.labels[:40]), replace(TINY, epochs=1))
+    _, result = training.train(few, "convnet3-bn-w8", progress=False)
+    assert result.test_images == 1000 and "16 px" in result.test
+    _, result = training.train(data, "convnet3-bn-w8", protocol=replace(TINY, epochs=1), progress=False)
+    assert result.test_images == 1000 and "px" not in result.test
+
+
+def test_grey_images_train_and_are_scored(test_images: sources.Source) -> None:
+    grey = replace(test_images, images=test_images.images[:, :1].contiguous(), mean=(0.5,), std=(0.25,))
+    net, result = training.train(
+        real_data(grey, replace(TINY, epochs=1)), "resnet18-w8", test=grey, progress=False, precision="fp32"
+    )
+    x = (grey.images.float() / 255 - 0.5) / 0.25
+    right = (net(x).argmax(1) == grey.labels).sum()
+    assert result.accuracy == pytest.approx(float(right)) == training.evaluate(net, grey, precision="fp32")
