@@ -7,6 +7,7 @@
 | `infer-static-50`      | `infer-static` with an eighth of its epochs, for students on a CPU                      |
 | `infer-dynamic-10`     | `infer-static-50` with its epochs divided by M + 1 = 5                                  |
 | `infer-tiny-static`    | INFER on Tiny-ImageNet: the recipe of DWA (same authors) with MixUp; labels static      |
+| `infer-tiny-static-50` | `infer-tiny-static` with a quarter of its epochs, for students on a CPU                  |
 | `infer-tiny-dynamic`   | the same with CutMix and 200 / 5 epochs                                                 |
 | `infer-imagenet-static`| INFER on ImageNet-1k: the recipe of DWA with MixUp; the epochs of static labels unknown |
 | `infer-imagenet-dynamic`| the same with CutMix and 300 / 4 epochs                                                |
@@ -92,6 +93,7 @@ _BY_NAME = {
     "infer-static-50": Protocol(epochs=50, augment=_STUDENT),
     "infer-dynamic-10": Protocol(epochs=10, augment=_STUDENT),
     "infer-tiny-static": _TINY,
+    "infer-tiny-static-50": replace(_TINY, epochs=50),
     "infer-tiny-dynamic": replace(_TINY, epochs=40, augment=_CUTMIX),
     "infer-imagenet-static": _IMAGENET,
     "infer-imagenet-dynamic": replace(_IMAGENET, epochs=75, augment=_CUTMIX),

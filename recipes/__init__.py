@@ -9,6 +9,9 @@ A recipe is one file: docstring, frozen `Config`, `PRESETS`, `SMOKE`, `plan(cfg,
 
 `run.stage(name, fn)` saves what `fn` returned in the work folder and returns it next time: that is resume, `--until`
 and progress in one. A stage is keyed by the settings it depends on, so a changed setting is never served stale.
+`run.stages([(name, fn, settings), ...])` does so for computations that do not need one another; under torchrun the
+ranks share them, while what one `run.stage` computes is computed by rank 0 and handed to all. `distill` itself runs on
+every rank, up to `run.write`, from which rank 0 alone comes back.
 """
 
 from __future__ import annotations
@@ -29,9 +32,12 @@ from ddhub.sources import Source
 from recipes._plan import Plan, Step, training_rate
 from recipes._run import Finished, Run
 
+# (data set, ipc, labels) -> student -> (accuracy, sd or None), in percent
+Paper = dict[tuple[str, int, str], dict[str, tuple[float, float | None]]]
+
 __all__ = [
-    "Finished", "Plan", "Run", "Step", "configure", "discover", "generator", "option_fields", "select",
-    "training_rate",
+    "Finished", "Paper", "Plan", "Run", "Step", "configure", "discover", "generator", "option_fields", "paper_rows",
+    "select", "training_rate",
 ]  # fmt: skip
 
 
@@ -75,6 +81,14 @@ def option_fields(recipe: ModuleType) -> list[tuple[str, str, Any, str]]:
         )
         for item in fields(recipe.Config)
     ]
+
+
+def paper_rows(paper: Paper, cfg: Any, method: str) -> list[dict[str, Any]]:
+    """The paper's numbers for a configuration as the card shows them, one a student; none if it has no such row."""
+    key = (cfg.dataset, cfg.ipc, cfg.labels)
+    where = f"{method}, {cfg.dataset} ipc {cfg.ipc}, {cfg.labels} labels"
+    rows = paper.get(key, {}).items()
+    return [{"model": model, "accuracy": mean, "sd": sd, "where": where} for model, (mean, sd) in rows]
 
 
 def select(source: Source, per_class: int, generator: torch.Generator) -> Tensor:

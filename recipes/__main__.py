@@ -1,6 +1,10 @@
 """Command line of the recipes: `python -m recipes METHOD OUT [options]`.
 
-The commands and their options come from the recipes themselves (see `recipes.discover`).
+    torchrun --nproc-per-node 4 -m recipes METHOD OUT [options]
+
+does the same in four processes, which share the independent units of each stage; the artifact is the same. If one of
+them fails, all end, and the same command goes on from the units that were finished (see `recipes._stages`). The
+commands and their options come from the recipes themselves (see `recipes.discover`).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any
 
 import click
 
+from ddhub import _ranks
 from ddhub._program import guarded
 from recipes import Finished, Run, configure, discover, option_fields
 
@@ -53,16 +58,18 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
         work=Path(own["work"]) if own["work"] else None,
     )
     if own["dry_run"]:
-        click.echo(dry_run(recipe, cfg, run))
+        if _ranks.rank() == 0:
+            click.echo(dry_run(recipe, cfg, run))
         return
-    with run.logged():
+    with run.logged(), _ranks.group():
         try:
             artifact = recipe.distill(cfg, run)
         except Finished as stage:
-            click.echo(f"stopped after stage {stage}; the same command without --until goes on from there")
+            if _ranks.rank() == 0:
+                click.echo(f"stopped after stage {stage}; the same command without --until goes on from there")
             return
-        if own["until"]:
-            raise click.UsageError(f"no stage {own['until']!r}; stages: {', '.join(run.seconds)}")
+    if own["until"]:
+        raise click.UsageError(f"no stage {own['until']!r}; stages: {', '.join(run.seconds)}")
     sizes = artifact.bytes_by_tensor()
     click.echo(f"{out}: digest {artifact.manifest.digest}, {sum(sizes.values()):,} bytes")
 
@@ -110,7 +117,8 @@ def group() -> click.Group:
 
 def main() -> None:
     """Entry point: one-line errors, exit code 2 for usage, 1 for failure, 130 for an interrupt."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    line = f"%(asctime)s {f'rank {_ranks.rank()}: ' if _ranks.world() > 1 else ''}%(message)s"
+    logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S", stream=sys.stderr)
     interrupted = "interrupted; the same command again goes on from the last finished stage"
     sys.exit(guarded(group(), "python -m recipes", interrupted))
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import resource
+import re
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ddhub import sources
+from ddhub import _ranks, sources
 from ddhub._fields import is_name
 from ddhub.artifact import Artifact
 from ddhub.data import resolve_device
@@ -30,12 +25,15 @@ from ddhub.manifest import Manifest
 from ddhub.protocols import Protocol
 from ddhub.sources import Source
 from ddhub.training import describe, resolve_precision, versions
+from recipes._stages import Unit, make_folder, results
 
 log = logging.getLogger(__name__)
 
+Call = tuple[str, Callable[[], dict[str, Tensor]], Mapping[str, Any] | None]  # what `Run.stage` is called with
+
 
 class Finished(Exception):
-    """Raised after the stage that `--until` names."""
+    """Raised after the stage that `--until` names, and where a rank other than 0 has done its part."""
 
 
 def _hash(settings: object) -> str:
@@ -91,23 +89,20 @@ class Run:
             root,
             until,
         )
-        self.device = resolve_device(device)
+        self.device = resolve_device(_ranks.device(device))
         self.precision = resolve_precision(precision, self.device)
         self.work = work or out.with_name(out.name + ".work")
         self.seconds: dict[str, float] = {}
         self.peak_bytes = 0
         self.train_source: Source | None = None
 
-    def _make_work(self) -> None:
-        try:
-            self.work.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{self.work} cannot be made ({error.strerror}); choose another OUT or --work") from None
-
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Log to `log.txt` in the work folder too, beginning with config, device and versions."""
-        self._make_work()
+        """Log to `log.txt` in the work folder too, beginning with config, device and versions; rank 0 alone does."""
+        if _ranks.rank() > 0:
+            yield
+            return
+        make_folder(self.work)
         handler = logging.FileHandler(self.work / "log.txt")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         root = logging.getLogger()
@@ -122,7 +117,7 @@ class Run:
 
     def source(self, name: str, split: str, size: int | None = None) -> Source:
         """Real data by name from the run's data root; the training split is the manifest's `source`."""
-        found = sources.open_source(name, split, root=self.root, **({"size": size} if size else {}))
+        found = sources.open_source(name, split, root=self.root, size=size)
         if split == "train":
             self.train_source = found
         return found
@@ -139,45 +134,44 @@ class Run:
         fn: Callable[[], dict[str, Tensor]],
         settings: Mapping[str, Any] | None = None,
     ) -> dict[str, Tensor]:
-        """What `fn` returns, computed once: a dict of tensors, saved whole or not at all.
+        """What `fn` returns, computed once: a dict of tensors, saved whole or not at all; under torchrun by rank 0.
 
         Args:
             name: of the stage, for the log, the file and `--until`.
             fn: computes the tensors; called only when no saved result is there.
             settings: what the result depends on; the whole Config if not given.
         """
-        path = self.path(name, asdict(self.cfg) if settings is None else settings)
-        if path.exists():
-            with safe_open(path, "pt") as file:
-                facts = file.metadata()
-                result = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            log.info("stage %s: found in %s", name, path.name)
-        else:
-            log.info("stage %s: starting", name)
-            self._make_work()
-            begin = time.perf_counter()
-            if self.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(self.device)
-            result = {key: value.detach().cpu().contiguous() for key, value in fn().items()}
-            facts = {"seconds": f"{time.perf_counter() - begin:.1f}", "peak_bytes": str(self._peak())}
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")
-            save_file(result, part, metadata=facts)
-            os.replace(part, path)
-            log.info("stage %s: %s s", name, facts["seconds"])
-        self.seconds[name] = float(facts["seconds"])
-        self.peak_bytes = max(self.peak_bytes, int(facts["peak_bytes"]))
-        if name == self.until:
-            raise Finished(name)
-        return result
+        return self._computed([(name, fn, settings)])[0]
 
-    def _peak(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    def stages(self, units: Sequence[Call]) -> list[dict[str, Tensor]]:
+        """What `stage` returns for each of several (name, fn, settings), in order; under torchrun the ranks share them.
+
+        No `fn` may need the result of another, and none may call `stage`: the ranks compute their own side by side.
+        """
+        if _ranks.world() == 1:
+            return [self.stage(*unit) for unit in units]
+        return self._computed(units)
+
+    def _computed(self, units: Sequence[Call]) -> list[dict[str, Tensor]]:
+        names = [name for name, _, _ in units]
+        last = names.index(self.until) + 1 if self.until in names else len(names)
+        todo = []
+        for name, fn, settings in units[:last]:
+            todo.append(Unit(name, self.path(name, asdict(self.cfg) if settings is None else settings), fn))
+        found = results(todo, self.device)
+        for unit, (_, facts) in zip(todo, found, strict=True):
+            self.seconds[unit.name] = float(facts["seconds"])
+            self.peak_bytes = max(self.peak_bytes, int(facts["peak_bytes"]))
+        if self.until in names:
+            raise Finished(self.until)
+        return [tensors for tensors, _ in found]
 
     def scaled(self) -> list[str]:
-        """How the configuration differs from the full-scale preset: `NAME` for `NAME-cpu`, one line a field."""
-        full = (self.preset or "").removesuffix("-cpu")
+        """How the configuration differs from the full-scale preset, one line a field.
+
+        That preset is `NAME` for `NAME-cpu` and for `NAME-cpu-ANYTHING`.
+        """
+        full = re.sub(r"-cpu(-.*)?$", "", self.preset or "")
         reference = self.recipe.PRESETS.get(full)
         if reference is None:
             return []
@@ -202,7 +196,13 @@ class Run:
         paper: list[dict[str, Any]],
         teachers: list[dict[str, Any]] | None = None,
     ) -> Artifact:
-        """Write the artifact: stored images u8 `[N, C, H, W]`, their classes, tensors, and all that a card says."""
+        """Write the artifact: stored images u8 `[N, C, H, W]`, their classes, tensors, and all that a card says.
+
+        Raises:
+            Finished: on every rank but 0, which has nothing left to do.
+        """
+        if _ranks.rank() > 0:
+            raise Finished("artifact")
         source = self.train_source
         assert source is not None, "a recipe opens its training data with run.source(name, 'train')"
         path = Path(str(self.recipe.__file__))
@@ -231,6 +231,7 @@ class Run:
                     "device": describe(self.device),
                     "precision": self.precision,
                     "versions": versions(),
+                    "ranks": _ranks.world(),  # side by side: the seconds are a sum over them
                     "seconds": round(sum(self.seconds.values()), 1),
                     "stages": self.seconds,
                     "peak_bytes": self.peak_bytes,

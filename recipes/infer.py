@@ -6,8 +6,9 @@
     labels  = mean logits of all M teachers on the finished items, one static vector each
 
 R_l matches BatchNorm statistics of a set to the teacher's (`recipes/_batchnorm.py`); A is one circular shift of the
-whole set by 0…shift pixels a step. The K compensators of a teacher are independent, so they are optimised in one
-batched run: one forward and backward pass of K·C images, with statistics and shifts kept per set.
+whole set by 0…shift pixels a step, on larger images behind one resized crop and flip. The K compensators of a teacher
+are independent, so many are optimised in one batched run (`recipes/_inversion.py`): one forward and backward pass of
+all their images, with statistics and draws kept per set.
 
 Compensators are quantised to 8 bits before the labels are computed, so that a label belongs to the image a student
 sees. An ipc charges a compensator as one image: K · (C + M) ≤ ipc · C.
@@ -19,28 +20,22 @@ the teachers label every mixed batch, and the epochs of a static protocol are di
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ddhub.artifact import Artifact
 from ddhub.decode import Compensate, Decoder, Identity, quantize
-from ddhub.errors import TrainingError, UsageError
+from ddhub.errors import UsageError
 from ddhub.protocols import Protocol, protocol
 from ddhub.sources import Source
-from recipes import Plan, Run, Step, generator, select, training_rate
-from recipes._batchnorm import gaps
-from recipes._teachers import teachers
-
-log = logging.getLogger(__name__)
+from recipes import Paper, Plan, Run, Step, generator, paper_rows, select, training_rate
+from recipes._inversion import Inversion, draws, numbered, optimise, static_logits, units
+from recipes._teachers import publish, teachers
 
 CITATION = """@inproceedings{zhang2025infer,
   title = {Breaking Class Barriers: Efficient Dataset Distillation via Inter-Class Feature Compensator},
@@ -58,7 +53,7 @@ DEVIATIONS = [
     "Accuracy is that of the last epoch; the official script highlights the best epoch on the test set.",
 ]
 # Tables 1 and 2: (data set, ipc, labels) -> student -> (accuracy, sd), in percent.
-PAPER = {
+PAPER: Paper = {
     ("cifar10", 10, "static"): {"convnet3-bn": (34.0, 0.4), "resnet18": (32.0, 0.5)},
     ("cifar10", 10, "teacher"): {"convnet3-bn": (30.1, 0.8), "resnet18": (30.7, 0.3)},
     ("cifar10", 50, "static"): {"convnet3-bn": (57.0, 0.2), "resnet18": (60.4, 1.6)},
@@ -141,10 +136,19 @@ PRESETS = {
     "cifar10-ipc10": Config(),
     "cifar10-ipc50": Config(ipc=50),
     **{f"cifar100-ipc{ipc}": replace(_CIFAR100, ipc=ipc) for ipc in (10, 50, 100)},
-    **{f"tiny-imagenet-ipc{ipc}": replace(_TINY, ipc=ipc) for ipc in (10, 50)},
+    **{f"tiny-imagenet-ipc{ipc}": replace(_TINY, ipc=ipc) for ipc in (2, 10, 50)},
     **{f"imagenet-1k-ipc{ipc}": replace(_IMAGENET, ipc=ipc) for ipc in (10, 50)},
     "cifar10-ipc10-cpu": _CPU,
     "cifar10-ipc50-cpu": replace(_CPU, ipc=50),
+    "tiny-imagenet-ipc2-cpu": replace(
+        _TINY,
+        ipc=2,
+        teachers=("convnet3-bn-w32", "convnet4-bn-w32"),
+        teacher_protocol="squeeze",
+        teacher_epochs=3,
+        steps=500,
+        protocol="infer-tiny-static-50",
+    ),
     # Controls of cifar10-ipc10-cpu.
     "cifar10-ipc10-cpu-no-compensators": replace(_CPU, compensate=False),
     "cifar10-ipc10-cpu-hard-labels": replace(_CPU, labels="hard"),
@@ -177,69 +181,48 @@ def natural_sets(ipc: int, classes: int, nets: int) -> int:
     return count
 
 
-def roll(x: Tensor, shift: Tensor) -> Tensor:
-    """Shift sets `[K, C, channels, H, W]` circularly by `shift` `[K, 2]` (down, right) pixels, one shift a set."""
-    sets, _, _, height, width = x.shape
-    rows = (torch.arange(height, device=x.device) - shift[:, :1]) % height
-    columns = (torch.arange(width, device=x.device) - shift[:, 1:]) % width
-    source = (rows[:, :, None] * width + columns[:, None, :]).view(sets, 1, 1, -1)
-    return x.flatten(-2).gather(-1, source.expand(*x.shape[:3], -1)).view_as(x)
-
-
-def objective(net: nn.Module, natural: Tensor, u: Tensor, shift: Tensor, beta: float, first_bn: float) -> Tensor:
-    """The loss `[K]` of each compensator: cross-entropy plus BatchNorm matching, statistics of each set on its own.
-
-    Args:
-        net: a frozen teacher in eval mode.
-        natural: normalised natural sets `[K, C, channels, H, W]`, one image of every class in class order.
-        u: compensators `[K, channels, H, W]` in normalised space, unconstrained and unclipped.
-        shift: circular shifts `[K, 2]` of this step.
-        beta: weight of the BatchNorm term.
-        first_bn: factor g of the first BatchNorm layer.
-    """
-    sets, classes = natural.shape[:2]
-    batch = roll(natural + u[:, None], shift).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    with gaps(net, sets) as found:
-        output = net(batch)
-    output = output if output.dtype == torch.float64 else output.float()
-    target = torch.arange(classes, device=batch.device).repeat(sets)
-    ce = F.cross_entropy(output, target, reduction="none").view(sets, classes).mean(1)
-    return ce + beta * (first_bn * found[0] + torch.stack(found[1:]).sum(0))
+def inversion(cfg: Config) -> Inversion:
+    """How a compensator is optimised (see `recipes/_inversion.py`)."""
+    same = ("steps", "lr", "beta", "first_bn", "crop_scale", "flip")
+    return Inversion(ahead=cfg.shift, **{key: getattr(cfg, key) for key in same})
 
 
 def compensators(net: nn.Module, natural: Tensor, cfg: Config, *, nets: int, sets: list[int], precision: str) -> Tensor:
     """Optimise the compensators of one teacher for the given natural sets together: `[K, channels, H, W]`.
 
-    Adam, betas (0.5, 0.9), rate `lr · (1 + cos(pi · t / T)) / 2`, from zero. The losses add up, so that no
-    compensator sees another's gradient: the result is that of optimising them one at a time.
+    They start at zero and are neither constrained nor clipped.
 
     Args:
         net: the teacher, frozen, in eval mode.
-        natural: as for `objective`.
-        nets: index of the teacher, which seeds its shifts.
-        sets: index of each natural set, which seeds its shifts.
+        natural: normalised natural sets `[K, C, channels, H, W]`, one image of every class in class order.
+        nets: index of the teacher, which seeds its draws.
+        sets: index of each natural set, which seeds its draws.
         precision: bf16 or fp32.
 
     Raises:
         TrainingError: a compensator that is not a number.
     """
-    shifts = torch.stack(
-        [torch.randint(cfg.shift + 1, (cfg.steps, 2), generator=generator(cfg.seed, "shift", nets, k)) for k in sets],
-        dim=1,
-    ).to(natural.device)
-    u = torch.zeros_like(natural[:, 0], requires_grad=True)
-    adam = torch.optim.Adam([u], lr=cfg.lr, betas=(0.5, 0.9), eps=1e-8)
-    for step in tqdm(range(cfg.steps), unit="step", leave=False, disable=None):
-        adam.param_groups[0]["lr"] = cfg.lr * (1 + math.cos(math.pi * step / cfg.steps)) / 2
-        with torch.autocast(natural.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = objective(net, natural, u, shifts[step], cfg.beta, cfg.first_bn)
-        (u.grad,) = torch.autograd.grad(loss.sum(), u)
-        adam.step()
-        if step % 100 == 0 or step == cfg.steps - 1:
-            log.info("step %d of %d: loss %.4g", step + 1, cfg.steps, float(loss.detach().mean()))
-    if not bool(u.isfinite().all()):
-        raise TrainingError(f"compensators of teacher {nets} are not finite (lr {cfg.lr}, {precision}); lower --lr")
-    return u.detach()
+    how, names = inversion(cfg), [(cfg.seed, nets, k) for k in sets]
+    height, width = natural.shape[-2:]
+    return optimise(
+        net,
+        torch.zeros_like(natural[:, 0]),
+        lambda u: natural + u[:, None],
+        torch.arange(natural.shape[1], device=natural.device),
+        how,
+        draws(how, names, size=(height, width), device=natural.device),
+        precision=precision,
+    )
+
+
+def compensator_units(cfg: Config, k: int, pixels: int) -> list[tuple[str, int, range]]:
+    """(stage, teacher, natural sets) of every unit of work; `pixels` are those of a natural set, C · H · W."""
+    parts = units(k, pixels)
+    return [
+        (stage, m, part)
+        for m, name in enumerate(cfg.teachers)
+        for stage, part in zip(numbered(f"compensators-{name}", len(parts)), parts, strict=True)
+    ]
 
 
 def _in_unit_scale(work: Callable[[], Tensor], std: Tensor) -> dict[str, Tensor]:
@@ -266,9 +249,9 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     size = k * classes * (pixels + 1)
     if cfg.compensate:
         size += nets * k * (pixels + 4)
-        for step in steps[1:]:
-            stage = step.stage.replace("teacher", "compensators")
-            steps = [*steps, Step(stage=stage, images=k * classes * cfg.steps, rate=step.rate)]
+        height, width = source.images.shape[2:]
+        for stage, m, part in compensator_units(cfg, k, classes * height * width):
+            steps.append(Step(stage=stage, images=len(part) * classes * cfg.steps, rate=steps[1 + m].rate))
     if cfg.labels == "static":
         size += items * classes * 2
         steps.append(Step(stage="labels", images=items * (cfg.label_teachers or nets), rate=steps[1].rate))
@@ -276,16 +259,18 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
 
 
 def _compensators(cfg: Config, run: Run, nets: list[nn.Module], natural: Tensor, std: Tensor) -> Tensor:
-    """The compensators of all teachers in unit scale, `[M, K, channels, H, W]`, one stage a teacher."""
-    k = len(natural)
-    found = []
-    shared = ("seed", "steps", "lr", "beta", "first_bn", "shift")
-    for m, (net, name) in enumerate(zip(nets, cfg.teachers, strict=True)):
-        work = partial(compensators, net, natural, cfg, nets=m, sets=list(range(k)), precision=run.precision)
+    """The compensators of all teachers in unit scale, `[M, K, channels, H, W]`, one stage a unit of work."""
+    k, classes, _, height, width = natural.shape
+    shared = ["seed", "steps", "lr", "beta", "first_bn", "shift", "teacher_epochs"]
+    # Younger settings enter only where they are not at their defaults, so that older stages are still found.
+    shared += [key for key in ("crop_scale", "flip", "teacher_protocol") if getattr(cfg, key) != getattr(Config, key)]
+    work = []
+    for stage, m, part in compensator_units(cfg, k, classes * height * width):
         settings = {key: getattr(cfg, key) for key in shared}
-        settings |= {"teacher": name, "teacher_epochs": cfg.teacher_epochs, "net": m, "sets": k}
-        found.append(run.stage(f"compensators-{name}", partial(_in_unit_scale, work, std), settings)["u"])
-    return torch.stack(found)
+        settings |= {"teacher": cfg.teachers[m], "net": m, "sets": k if len(part) == k else [part.start, part.stop]}
+        own = partial(compensators, nets[m], natural[part.start : part.stop], cfg, nets=m, sets=list(part))
+        work.append((stage, partial(_in_unit_scale, partial(own, precision=run.precision), std), settings))
+    return torch.cat([unit["u"] for unit in run.stages(work)]).unflatten(0, (len(nets), k))
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
@@ -310,21 +295,13 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder = Compensate(images, stored, scale)
 
     def label() -> dict[str, Tensor]:
-        rebuild = decoder.to(run.device)
-        total = torch.zeros(len(rebuild), classes, device=run.device)
-        for part in torch.arange(len(rebuild), device=run.device).split(500):
-            x = ((rebuild(part) - mean) / std).contiguous(memory_format=torch.channels_last)
-            with torch.no_grad():
-                total[part] = torch.stack([net(x) for net in judges]).mean(0)
-        return {"logits": total.half()}
+        return {"logits": static_logits(judges, decoder.to(run.device), mean, std)}
 
     labels: dict[str, Any] = {"kind": "hard"}
     if cfg.labels == "static":
         labels = {"kind": "soft", "temperature": cfg.temperature}
         tensors["labels.logits"] = run.stage("labels", label)["logits"]
     elif cfg.labels == "teacher":
-        from recipes._teachers import publish
-
         found = publish(run, source, judges, facts[: len(judges)])
         labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": found}
     return run.write(
@@ -337,14 +314,5 @@ def distill(cfg: Config, run: Run) -> Artifact:
         teachers=facts,
         citation=CITATION,
         deviations=DEVIATIONS,
-        paper=[
-            {
-                "model": model,
-                "accuracy": accuracy,
-                "sd": sd,
-                "where": f"{cfg.dataset} ipc {cfg.ipc}, {cfg.labels} labels",
-            }
-            for model, (accuracy, sd) in PAPER.get((cfg.dataset, cfg.ipc, cfg.labels), {}).items()
-            if cfg.compensate
-        ],
+        paper=paper_rows(PAPER, cfg, "INFER") if cfg.compensate else [],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ import torch.nn.functional as F
 from ddhub import models
 from ddhub.decode import Compensate, quantize
 from ddhub.errors import TrainingError, UsageError
-from recipes import infer
+from recipes import generator, infer
 from recipes._batchnorm import gaps
+from recipes._inversion import draws, numbered, objective, roll, units
 
 
 def small_net(seed: int = 0) -> torch.nn.Module:
@@ -59,9 +61,14 @@ def problem(sets: int = 3) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor,
     return net, natural, u.requires_grad_(), torch.randint(5, (sets, 2))
 
 
+def loss_of(net: torch.nn.Module, natural: torch.Tensor, u: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """The losses `[K]` that `compensators` minimises, β = 0.7 and g = 10."""
+    return objective(net, roll(natural + u[:, None], shift), torch.arange(natural.shape[1]), beta=0.7, first_bn=10.0)
+
+
 def test_objective_and_its_gradient_equal_the_written_out_loss() -> None:
     net, natural, u, shift = problem()
-    loss = infer.objective(net, natural, u, shift, beta=0.7, first_bn=10.0)
+    loss = loss_of(net, natural, u, shift)
     (found,) = torch.autograd.grad(loss.sum(), u)
     for k in range(3):
         own = u[k].detach().clone().requires_grad_()
@@ -73,18 +80,72 @@ def test_objective_and_its_gradient_equal_the_written_out_loss() -> None:
 
 def test_single_precision_objective_is_that_of_double_precision_to_1e6() -> None:
     net, natural, u, shift = problem()
-    wanted = infer.objective(net, natural, u, shift, beta=0.7, first_bn=10.0)
-    found = infer.objective(net.float(), natural.float(), u.float(), shift, beta=0.7, first_bn=10.0)
+    wanted = loss_of(net, natural, u, shift)
+    found = loss_of(net.float(), natural.float(), u.float(), shift)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=0)
 
 
-def test_batched_compensators_equal_one_at_a_time() -> None:
+@pytest.mark.parametrize("more", [{}, {"crop_scale": 0.3, "flip": True}])
+def test_batched_compensators_equal_one_at_a_time(more: dict[str, Any]) -> None:
     net, natural, _, _ = problem()
-    cfg = replace(infer.SMOKE, steps=4)
+    cfg = replace(infer.SMOKE, steps=4, **more)
     together = infer.compensators(net, natural, cfg, nets=1, sets=[0, 1, 2], precision="fp32")
     for k in range(3):
         alone = infer.compensators(net, natural[k : k + 1], cfg, nets=1, sets=[k], precision="fp32")
         torch.testing.assert_close(together[k], alone[0], rtol=1e-6, atol=1e-9)
+
+
+def test_units_hold_1024_small_images_and_at_least_one_set() -> None:
+    assert units(7, 10 * 32 * 32) == [range(7)]
+    assert units(48, 100 * 32 * 32) == [range(0, 10), range(10, 20), range(20, 30), range(30, 40), range(40, 48)]
+    assert units(2, 1000 * 224 * 224) == [range(0, 1), range(1, 2)]
+    assert numbered("x", 1) == ["x"] and numbered("x", 2) == ["x-0", "x-1"]
+
+
+def test_a_teacher_has_as_many_stages_as_units() -> None:
+    cfg = replace(infer.SMOKE, teachers=("a", "b"))
+    assert infer.compensator_units(cfg, 3, 4) == [("compensators-a", 0, range(3)), ("compensators-b", 1, range(3))]
+    found = infer.compensator_units(cfg, 3, 2**19)  # half a unit each
+    assert [(stage, m, list(part)) for stage, m, part in found] == [
+        ("compensators-a-0", 0, [0, 1]),
+        ("compensators-a-1", 0, [2]),
+        ("compensators-b-0", 1, [0, 1]),
+        ("compensators-b-1", 1, [2]),
+    ]
+
+
+class Recorder:
+    """A run that only notes its units."""
+
+    precision = "fp32"
+
+    def stages(self, units: list[tuple[str, Any, dict[str, Any]]]) -> list[dict[str, torch.Tensor]]:
+        self.found = {name: settings for name, _, settings in units}
+        return [{"u": torch.zeros(1, 3, 8, 8)} for _ in units]
+
+
+def test_the_settings_of_a_stage_say_no_more_than_they_have_to() -> None:
+    run, nets = Recorder(), [torch.nn.Identity()]
+    natural = torch.zeros(1, 10, 3, 8, 8)
+    cfg = replace(infer.SMOKE, teachers=("a",))
+    infer._compensators(cfg, run, nets, natural, torch.ones(3, 1, 1))
+    old = {"seed": 0, "steps": 3, "lr": 0.25, "beta": 1.0, "first_bn": 10.0, "shift": 4}
+    old |= {"teacher": "a", "teacher_epochs": 1, "net": 0, "sets": 1}  # as the first artifacts' stages were keyed
+    assert run.found == {"compensators-a": old}
+    infer._compensators(replace(cfg, flip=True), run, nets, natural, torch.ones(3, 1, 1))
+    assert run.found == {"compensators-a": {**old, "flip": True}}
+    infer._compensators(cfg, run, nets, torch.zeros(2, 10, 3, 256, 256), torch.ones(3, 1, 1))
+    assert {name: settings["sets"] for name, settings in run.found.items()} == {
+        "compensators-a-0": [0, 1],
+        "compensators-a-1": [1, 2],
+    }
+
+
+def test_shifts_are_those_of_the_first_artifacts() -> None:
+    view = draws(infer.inversion(infer.SMOKE), [(5, 1, 0), (5, 1, 7)], size=(8, 8), device=torch.device("cpu"))
+    for place, k in enumerate((0, 7)):
+        assert torch.equal(view.shift[:, place], torch.randint(5, (3, 2), generator=generator(5, "shift", 1, k)))
+    assert view.window is None and view.flip is None
 
 
 def test_adam_follows_the_schedule_of_the_specification() -> None:
@@ -94,7 +155,7 @@ def test_adam_follows_the_schedule_of_the_specification() -> None:
     u, first, second = torch.zeros_like(natural[:, 0]), 0.0, 0.0
     for t in range(2):
         u.requires_grad_()
-        loss = infer.objective(net, natural, u, torch.zeros(1, 2, dtype=torch.long), cfg.beta, cfg.first_bn)
+        loss = objective(net, natural + u[:, None], torch.arange(4), cfg.beta, cfg.first_bn)
         (g,) = torch.autograd.grad(loss.sum(), u)
         first, second = 0.5 * first + 0.5 * g, 0.9 * second + 0.1 * g * g
         rate = 0.5 * 0.25 * (1 + math.cos(math.pi * t / 2))
@@ -117,7 +178,7 @@ def test_roll_equals_torch_roll_of_each_set() -> None:
     x = torch.randn(4, 2, 3, 6, 5)
     shift = torch.tensor([[0, 0], [1, 4], [4, 0], [3, 2]])
     wanted = torch.stack([torch.roll(x[k], tuple(shift[k].tolist()), (-2, -1)) for k in range(4)])
-    assert torch.equal(infer.roll(x, shift), wanted)
+    assert torch.equal(roll(x, shift), wanted)
 
 
 @pytest.mark.parametrize(

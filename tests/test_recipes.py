@@ -33,7 +33,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_discover_finds_every_recipe() -> None:
     files = {path.stem.replace("_", "-") for path in (ROOT / "recipes").glob("[a-z]*.py")}
-    assert set(RECIPES) == files == {"infer", "random-real"}
+    assert set(RECIPES) == files == {"infer", "random-real", "sre2l"}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_plan_counts_the_bytes_that_the_artifact_has(name: str, finished: dict[s
 @pytest.mark.parametrize("name", RECIPES)
 def test_presets_and_dry_run(name: str, tmp_path: Path) -> None:
     for preset in RECIPES[name].PRESETS:
-        assert configure(RECIPES[name], preset, {}).ipc in (10, 50)
+        assert configure(RECIPES[name], preset, {}).ipc in (2, 10, 50, 100)
     done = command(name, str(tmp_path / "dry"), "--preset", "smoke", "--dry-run")
     assert done.returncode == 0 and "bytes of images, tensors and labels" in done.stdout
     assert not list(tmp_path.iterdir())
