@@ -76,6 +76,7 @@ def results(entry: Entry, company: Beside) -> list[str]:
         parts += [heading("###", means[0])]
         if not mine:
             parts.append(f"As many steps as {text(m.name)} takes under another protocol; not its own result.")
+            parts += [_equal(mean, x) for mean in means for x in entry.means() if _is_equal(mean, x)]
         parts += [_table(means, m, company), *_words(means, m, company), protocol_text(means, manifests)]
         parts += ["To repeat it:", code("sh", _commands(means, m))]
     return parts
@@ -132,7 +133,8 @@ def _words(means: Sequence[Mean], m: Manifest, company: Beside) -> list[str]:
                 else ""
             )
             lines.append(f"With {text(model)}, {gain}" + " ".join(said))
-    return lines
+            lines.append("What a variant keeps without a part of the method, that part did not earn.")
+    return list(dict.fromkeys(lines))
 
 
 def _compare(own: Mean, other: Mean, random: Mean | None) -> str:
@@ -144,6 +146,20 @@ def _compare(own: Mean, other: Mean, random: Mean | None) -> str:
         share = (other.mean - random.mean) / (own.mean - random.mean)
         kept = f": {share:.0%} of the gain over random selection"
     return f"{text(other.first.artifact)} is {gap:+.2f} points from it{sure}{kept}."
+
+
+def _is_equal(other: Mean, own: Mean) -> bool:
+    """Whether two means are of one student, test set and number of steps."""
+    keys = ("model", "test_fingerprint", "steps")
+    return all(getattr(other.first, key) == getattr(own.first, key) for key in keys)
+
+
+def _equal(other: Mean, own: Mean) -> str:
+    return (
+        f"With {text(own.first.model)} and {own.first.steps:,} steps each, {text(other.first.artifact)} reaches "
+        f"{other.text} % here, {text(own.first.artifact)} {own.text} % under {text(own.first.protocol)}: "
+        f"{other.mean - own.mean:+.2f} points."
+    )
 
 
 def _base(result: Result, manifests: Iterable[Manifest]) -> Protocol | None:

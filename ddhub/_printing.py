@@ -1,12 +1,15 @@
-"""What the command line prints: lines, tables and JSON, free of control characters whatever a file says."""
+"""What the command line prints and writes: lines, tables and JSON without control characters, and whole files."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import click
+
+from ddhub.errors import DDHubError
 
 
 def printable(text: str) -> str:
@@ -40,3 +43,14 @@ def flat(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(flat, value))
     return "none" if value in (None, "") else str(value)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put a file in its place, whole or not at all. DDHubError where that cannot be."""
+    from ddhub._files import replace_file
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+    except OSError as error:
+        raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None

@@ -97,6 +97,8 @@ def test_results_of_variants_under_other_protocols_are_shown_only_for_equal_step
     for steps, shown in ((200, True), (199, False)):
         text = render(own, [variant(35.0, plan=plan, steps=steps)])
         assert ("As many steps as tiny-infer-ipc2 takes" in text) is shown
+        said = "With convnet3 and 200 steps each, tiny-infer-ipc2-hard reaches 35.00 % here, tiny-infer-ipc2 40.00 %"
+        assert (f"{said} under infer-dynamic: -5.00 points." in text) is shown
         assert ("ddhub train tiny-infer-ipc2-hard --protocol infer-static --epochs 150 --model" in text) is shown
 
 

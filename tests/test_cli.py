@@ -6,11 +6,12 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,9 +23,10 @@ from PIL import Image
 from test_artifact import forge
 from test_results import result, tiny
 
-from ddhub import card, cli, hub, results, sources
+from ddhub import card, cli, hub, models, results, sources, teachers
 from ddhub.artifact import Artifact
 from ddhub.manifest import MANIFEST, PARQUET, PREVIEW, README, RESULTS, seal_text
+from ddhub.protocols import Protocol, protocol, protocols
 
 INFER, RANDOM = "tiny-infer-ipc2", "tiny-random-ipc2"
 STUDENT = ("--model", "convnet3-w4", "--epochs", "1", "--device", "cpu", "--precision", "fp32")
@@ -146,6 +148,7 @@ def test_list_without_and_with_results(shelf: Path) -> None:
 def test_list_as_json(shelf: Path) -> None:
     record(shelf / INFER, 40.0, 42.0)
     infer, random = json.loads(run("list", "--json"))
+    assert infer["kind"] == random["kind"] == "artifact"
     assert (infer["name"], infer["bytes"], infer["bits_per_class"]) == (INFER, 36882, 29505.6)
     assert [(x["mean"], x["n"], x["model"]) for x in infer["results"]] == [(41.0, 2, "convnet3")]
     assert infer["results"][0]["sd"] == pytest.approx(2**0.5)
@@ -154,8 +157,15 @@ def test_list_as_json(shelf: Path) -> None:
 
 def test_list_and_help_do_not_import_torch(shelf: Path) -> None:
     record(shelf / INFER, 40.0, 42.0)
-    check = "assert not {'torch', 'numpy', 'datasets', 'pyarrow'} & sys.modules.keys()"
-    for words in (["list"], ["info", INFER, "--json"], ["card", INFER, "--to", "cards"], ["--help"]):
+    check = "assert not {'torch', 'numpy', 'datasets', 'pyarrow', 'matplotlib'} & sys.modules.keys()"
+    for words in (
+        ["list"],
+        ["info", INFER, "--json"],
+        ["card", INFER, "--to", "cards"],
+        ["compare", INFER],
+        ["cite", INFER],
+        ["--help"],
+    ):
         done = process(*words, check=check)
         assert (done.returncode, done.stderr) == (0, ""), (words, done.stderr)
         assert done.stdout
@@ -298,6 +308,303 @@ def test_train_under_the_first_protocol_or_a_named_one(shelf: Path, monkeypatch:
     assert {x["protocol"] for x in out["results"]} == {"squeeze+epochs=1"}
 
 
+def test_train_names_what_was_changed(shelf: Path) -> None:
+    changed = protocol("infer-static", epochs=1, batch_size=7)
+    words = ("--model", "convnet3-w2", "--batch-size", 7, "--json")
+    out = json.loads(run("train", RANDOM, *words, "--protocol", "infer-static", "--epochs", 1))
+    assert {(x["protocol"], x["protocol_digest"]) for x in out["results"]} == {(changed.name, changed.digest)}
+    assert out["results"][0]["steps"] == 3  # 20 images
+    # of the artifact's own protocol too; what is as it was has no part in the name
+    out = json.loads(run("train", RANDOM, *words, "--epochs", 1))
+    assert out["results"][0]["protocol"] == "infer-dynamic+epochs=1+batch_size=7"
+    base = protocol("infer-static")
+    out = json.loads(run("train", RANDOM, *words[:3], base.batch_size, *words[4:], "--epochs", 1))
+    assert out["results"][0]["protocol"] == "infer-dynamic+epochs=1"
+
+
+def test_train_help_lists_the_protocols() -> None:
+    text = "".join(run("train", "--help").split())
+    assert all(name in text for name in protocols())
+
+
+def test_train_with_the_baseline(shelf: Path, tmp_path: Path) -> None:
+    words = ("--model", "convnet3-w2", "--epochs", 1, "--device", "cpu", "--json")
+    out = json.loads(run("train", INFER, "--baseline", *words))
+    assert [x["artifact"] for x in out["means"]] == [INFER, RANDOM]
+    # what is named already is trained once; a random selection has no baseline of its own
+    assert [x["artifact"] for x in json.loads(run("train", RANDOM, INFER, "--baseline", *words))["means"]] == [
+        RANDOM,
+        INFER,
+    ]
+    assert len(json.loads(run("train", RANDOM, "--baseline", *words))["means"]) == 1
+    # one that lies beside the artifact
+    shutil.copytree(shelf / INFER, tmp_path / "own" / INFER)
+    shutil.move(shelf / RANDOM, tmp_path / "own" / RANDOM)
+    (tmp_path / "own" / "damaged").mkdir()
+    (tmp_path / "own" / "damaged" / MANIFEST).write_text("{")
+    run("train", tmp_path / "own" / INFER, "--baseline", "--record", *words)
+    assert len(results.read(tmp_path / "own" / RANDOM).results) == 1
+    code, line = fail("train", INFER, "--baseline")
+    assert code == 2 and f"{INFER} has no random selection of 2 images per class" in line
+    assert line.endswith(f"random-real {shelf}/cifar10-mini-random-ipc2 --dataset cifar10-mini --ipc 2")
+    # of another ipc
+    write(shelf / "more", ipc=3)
+    assert fail("train", INFER, "--baseline")[0] == 2
+
+
+def teacher(folder: Path, seed: int = 0) -> str:
+    """A small teacher of cifar10-mini, untrained; returns its digest."""
+    source = sources.open_source("cifar10-mini")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = models.build("convnet3-bn-w2", classes=10)
+    return teachers.write(
+        folder,
+        net,
+        model="convnet3-bn-w2",
+        dataset="cifar10-mini",
+        classes=source.classes,
+        image_size=(3, 32, 32),
+        mean=source.mean,
+        std=source.std,
+        accuracy=12.5,
+        test={"name": "cifar10-mini", "label": "CIFAR-10 mini", "images": 1000, "fingerprint": "00"},
+        protocol=protocol("squeeze").to_json(),
+        epochs=3,
+        seed=seed,
+        source=tiny().source,
+        license="mit",
+        run={"device": "cpu"},
+    )
+
+
+def test_train_with_teachers(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teachers, "_found", {})
+    digests = [teacher(folder, seed) for seed, folder in enumerate((shelf / "one", tmp_path / "two"))]
+    words = ("--model", "convnet3-w2", "--epochs", 1, "--device", "cpu", "--precision", "fp32", "--json")
+    plain, own, other = (
+        json.loads(run("train", RANDOM, *words, *more))["results"][0]
+        for more in ((), ("--teacher", "one"), ("--teacher", "one", "--teacher", tmp_path / "two"))
+    )
+    ids = [f"one@{digests[0][:12]}", f"two@{digests[1][:12]}"]
+    base = Protocol.from_json(results.read(shelf / RANDOM).manifest.protocol)
+    for found, names in ((own, ids[:1]), (other, ids)):
+        plan = replace(base, epochs=1, teachers=tuple(names))
+        assert found["protocol_digest"] == plan.digest
+        assert found["protocol"] == f"{base.name}+epochs=1+teachers={tuple(names)}"
+    assert len({x["protocol_digest"] for x in (plain, own, other)}) == 3
+    code, line = fail("train", RANDOM, "--teacher", "onne")
+    assert code == 2 and "did you mean 'one'" in line
+
+
+def test_train_shares_seeds_over_ranks(shelf: Path, tmp_path: Path) -> None:
+    """Two processes print and record what one does, in the same order."""
+    copy = shutil.copytree(shelf / RANDOM, tmp_path / "copy")
+    words = [*STUDENT, "--seeds", "3", "--record", "--json"]
+    alone = json.loads(run("train", shelf / RANDOM, *words))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "ddhub.cli", "train", str(copy), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    shared = json.loads(done.stdout)
+    for found in (shared, {"results": [asdict(x) for x in results.read(copy).results]}):
+        pairs = zip(found["results"], alone["results"], strict=True)
+        assert all({**own, "seconds": 0} == {**other, "seconds": 0} for own, other in pairs)
+    lines = [line for line in done.stderr.splitlines() if line.startswith(RANDOM)]
+    assert [line.split(":")[0] for line in lines] == [f"{RANDOM}, convnet3-w4, seed {seed}" for seed in range(3)]
+
+
+def test_compare_is_one_table(shelf: Path) -> None:
+    record(shelf / INFER, 40.0, 41.0, 43.5)
+    record(shelf / INFER, 50.0, model="resnet18")
+    record(shelf / RANDOM, 30.0, 31.0)
+    title, *table = run("compare", INFER, RANDOM).splitlines()
+    digest = protocol("infer-dynamic").digest
+    assert (
+        title == f"accuracy in %, last epoch, protocol infer-dynamic ({digest}), Tiny (JPEG copy), 10,000 test images"
+    )
+    assert [line.split("  ")[0] for line in table] == ["name", INFER, RANDOM]
+    assert table[0].split()[-2:] == ["convnet3", "resnet18"]
+    assert table[1].endswith("41.50 ± 1.80 (n = 3)  50.00 (n = 1)") and table[2].endswith("30.50 ± 0.71 (n = 2)")
+    assert "resnet18" not in run("compare", INFER, RANDOM, "--model", "convnet3")
+    out = json.loads(run("compare", RANDOM, INFER, "--json"))
+    assert out["protocol_digest"] == digest and out["test_images"] == 10000
+    first, second = out["artifacts"]
+    assert (first["name"], first["bytes"], first["bits_per_class"]) == (RANDOM, 61460, 49168.0)
+    assert first["students"] == {"convnet3": {"mean": 30.5, "sd": pytest.approx(0.5**0.5), "n": 2}}
+    assert second["students"].keys() == {"convnet3", "resnet18"}
+
+
+def test_compare_never_mixes_protocols_or_test_sets(shelf: Path) -> None:
+    for name in (INFER, RANDOM):
+        record(shelf / name, 40.0)
+        record(shelf / name, 50.0, plan=protocol("rded"))
+        record(shelf / name, 60.0, test_fingerprint="cafe" * 16, test_name="other")
+    code, line = fail("compare", INFER, RANDOM)
+    digest = protocol("rded").digest
+    assert (
+        code == 2 and f"rded ({digest}) on Tiny (JPEG copy) (beefbeefbeef)" in line and "--protocol or --test" in line
+    )
+    for key in ("rded", digest):
+        assert "50.00" in run("compare", INFER, RANDOM, "--protocol", key)
+    assert fail("compare", INFER, RANDOM, "--protocol", "infer-dynamic")[0] == 2
+    for key in ("other", "cafe"):
+        text = run("compare", INFER, RANDOM, "--protocol", "infer-dynamic", "--test", key)
+        assert "60.00" in text and "40.00" not in text
+    code, line = fail("compare", INFER, RANDOM, "--protocol", "rdde")
+    assert code == 2 and "did you mean 'rded'" in line
+
+
+def test_compare_says_how_to_record_what_is_missing(shelf: Path) -> None:
+    code, line = fail("compare", INFER, RANDOM)
+    end = "--record --data ROOT"
+    words = f"{INFER} {RANDOM} --model convnet3 --seeds 3 {end}"
+    assert code == 2 and line == f"error: no result of {INFER}, {RANDOM}; record it: ddhub train {words}"
+    record(shelf / RANDOM, 30.0, 31.0)
+    # the one with results comes first, as its protocol is that of all
+    code, line = fail("compare", INFER, RANDOM)
+    assert f"no result of {INFER} with convnet3 under protocol infer-dynamic (" in line
+    command = f"{RANDOM} {INFER} --protocol infer-dynamic --model convnet3 --seeds 2 --test cifar10-mini {end}"
+    assert line.endswith(f"record it: ddhub train {command}")
+    code, line = fail("compare", INFER, RANDOM, "--protocol", "rded", "--model", "resnet18", "--test", "cifar10")
+    words = f"{INFER} {RANDOM} --protocol rded --model resnet18 --seeds 3 --test cifar10 {end}"
+    assert f"no result of {INFER}, {RANDOM} with resnet18 under protocol rded on cifar10; " in line
+    assert line.endswith(f"record it: ddhub train {words}")
+
+
+def test_the_command_that_compare_asks_for_gives_the_table(shelf: Path) -> None:
+    """Also under the artifact's own protocol, changed: no name leads to it."""
+    own = {**tiny().protocol, "name": "mine", "epochs": 2, "lr": 0.05}
+    write(shelf / "other", protocol=own)
+    words = ("--model", "convnet3-w2", "--device", "cpu", "--precision", "fp32", "--record")
+    run("train", "other", *words)
+    line = fail("compare", RANDOM, "other")[1]
+    command = shlex.split(line.split("record it: ")[1])
+    assert command[:4] == ["ddhub", "train", "other", RANDOM]
+    run(*command[1:-2], "--device", "cpu", "--precision", "fp32")
+    assert "protocol mine (" in run("compare", RANDOM, "other")
+
+
+def test_compare_draws(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    for name in (INFER, RANDOM):
+        record(shelf / name, 40.0, 41.0)
+        record(shelf / name, 50.0, model="$resnet18")
+    lines = run("compare", INFER, RANDOM, "--plot", "a/b.png").splitlines()
+    assert lines[0] == "a/b.png" and lines[1].startswith("accuracy in %")
+    with Image.open("a/b.png") as image:
+        image.load()
+        assert image.width > 500 and len(image.convert("L").getcolors()) > 10
+    first = Path("a/b.png").read_bytes()
+    run("compare", INFER, RANDOM, "--plot", "a/b.png", "--json")
+    assert Path("a/b.png").read_bytes() == first
+    assert fail("compare", INFER, RANDOM, "--plot", "a.jpg")[0] == 2
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, line = fail("compare", INFER, RANDOM, "--plot", "c.png")
+    assert code == 2 and "pip install 'ddhub[plot]'" in line and not Path("c.png").exists()
+
+
+def test_export(shelf: Path) -> None:
+    text = run("export", RANDOM, "--to", "npz", "out.npz")
+    assert text == "out.npz: 20 items with class numbers, it stores no logits\n"
+    assert run("export", INFER, "--to", "imagefolder", "out").startswith("out: 30 items")
+    out = json.loads(run("export", RANDOM, "--to", "pt", "--json", "tensors"))
+    assert out == {"path": "tensors", "items": 20, "logits": False, "change": 0.0}
+    code, line = fail("export", RANDOM, "--to", "npz", "out.npz")
+    assert code == 2 and "out.npz is there already" in line
+    assert fail("export", RANDOM, "--to", "zip", "new")[0] == 2
+
+
+def test_export_knows_its_formats() -> None:
+    from ddhub.export import FORMATS
+
+    (choice,) = [x.type for x in cli.cli.commands["export"].params if x.name == "to"]
+    assert tuple(choice.choices) == FORMATS  # written twice, so that --help does not import torch
+
+
+def test_cite(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run("cite", INFER, RANDOM)
+    keys = [line.split("{")[1].rstrip(",") for line in text.splitlines() if line.startswith("@")]
+    assert keys == [INFER, "tiny", "krizhevsky2009cifar", RANDOM, "ddhub"]  # each once, in order
+    assert Artifact.open(shelf / INFER).manifest.digest in text
+    assert text.count("{") == text.count("}")
+    teacher(tmp_path / "one")
+    text = run("cite", tmp_path / "one")
+    assert "krizhevsky2009cifar" in text and "@software{ddhub" in text
+    folder = write(tmp_path / "mine", citation="a text\n\x1b[31m@misc{x,\n}").folder
+    assert "\x1b" not in run("cite", folder)
+
+
+def test_every_known_data_set_can_be_cited() -> None:
+    from ddhub._citations import _DATASETS
+    from ddhub._known import KNOWN
+
+    assert _DATASETS.keys() == KNOWN.keys()
+
+
+def test_teachers_are_listed_and_checked(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teachers, "BUNDLED", tmp_path / "teachers")
+    digest = teacher(tmp_path / "teachers" / "one")
+    lines = run("list").split("\n\n")[-1].splitlines()
+    assert lines[1].split() == ["one", "convnet3-bn-w2", "cifar10-mini", "3", "12.50"]
+    (found,) = [x for x in json.loads(run("list", "--json")) if x["kind"] == "teacher"]
+    assert (found["name"], found["digest"], found["accuracy"]) == ("one", digest, 12.5)
+    for name in ("one", tmp_path / "teachers" / "one"):
+        text = run("info", name).splitlines()
+        assert f"digest          {digest}" in text and "image_size      3 x 32 x 32" in text
+        assert "mean            0.4914 0.4822 0.4465" in text
+        assert json.loads(run("info", name, "--json"))["model"] == "convnet3-bn-w2"
+        assert run("verify", name, RANDOM).splitlines()[0] == f"{name}: ok, 2 files, digest {digest}"
+    flip(tmp_path / "teachers" / "one" / "weights.safetensors")
+    code, line = fail("verify", "one")
+    assert code == 1 and "weights.safetensors" in line
+
+
+def completed(*words: str) -> list[str]:
+    """What the shell would offer for the last word."""
+    from click.shell_completion import BashComplete
+
+    *args, incomplete = words
+    found = BashComplete(cli.cli, {}, "ddhub", "_DDHUB_COMPLETE").get_completions(args, incomplete)
+    return [item.value if item.type == "plain" else f"({item.type})" for item in found]
+
+
+def test_completion_of_names(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teachers, "BUNDLED", tmp_path / "none")
+    shutil.copytree(shelf / INFER, Path("own"))
+    teacher(Path("nets") / "one")
+    assert completed("info", "") == ["own", INFER, RANDOM]
+    assert completed("train", INFER, "tiny-r") == [RANDOM]
+    assert completed("info", "./o") == ["./own"]
+    assert completed("verify", "nets/") == ["nets/one"]
+    assert completed("verify", "ne") == ["(dir)"]  # the shell's own completion of folders
+    assert completed("verify", "gone/x") == ["(dir)"]
+    assert completed("train", INFER, "--teacher", "nets/o") == ["nets/one"]
+    assert completed("train", INFER, "--protocol", "rded") == ["rded", "rded-f2"]
+    assert completed("train", INFER, "--model", "resnet") == ["resnet18"]
+    assert completed("compare", INFER, "--test", "cifar10") == ["cifar10", "cifar10-mini", "cifar100"]
+    assert completed("export", INFER, "--to", "n") == ["npz"]
+    assert completed("comp") == ["compare", "completion"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shelf: Path, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = run("completion", shell)
+    assert f"_DDHUB_COMPLETE={shell}_complete" in script
+    # the process that the script starts
+    monkeypatch.setenv("_DDHUB_COMPLETE", f"{shell}_complete")
+    monkeypatch.setenv("COMP_WORDS", "ddhub info tiny-r")
+    monkeypatch.setenv("COMP_CWORD", "tiny-r" if shell == "fish" else "2")
+    done = process(check="assert 'torch' not in sys.modules")
+    assert (done.returncode, done.stderr) == (0, "") and RANDOM in done.stdout
+
+
 def test_card_writes_into_the_artifact_and_a_folder(shelf: Path) -> None:
     record(shelf / INFER, 40.0)
     record(shelf / RANDOM, 50.0)
@@ -334,7 +641,7 @@ def stranger(manifest: dict[str, Any]) -> None:
     ("change", "words"),
     [(newer, ("newer ddhub", "pip install -U ddhub")), (stranger, ("unknown field 'colour'",))],
 )
-@pytest.mark.parametrize("command", ["info", "verify", "train", "preview", "card"])
+@pytest.mark.parametrize("command", ["info", "verify", "train", "preview", "card", "compare", "cite"])
 def test_a_manifest_of_another_kind(
     shelf: Path, tmp_path: Path, command: str, change: Callable[..., None], words: tuple[str, ...]
 ) -> None:

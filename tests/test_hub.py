@@ -89,7 +89,7 @@ def test_the_artifacts_of_the_readme_show_the_recorded_numbers() -> None:
         entry = read(hub.BUNDLED / name)
         line = next(line for line in readme.splitlines() if line.startswith(f"| [{name}]"))
         assert f"{entry.bytes:,}" in line
-        assert all(mean.text in line for mean in entry.means())
+        assert all(mean.text in line for mean in entry.means() if mean.first.protocol == "infer-static-50")
         assert {len(mean.runs) for mean in entry.means()} == {3}
 
 
@@ -97,5 +97,5 @@ def test_infer_beats_random_at_the_same_bytes_under_one_protocol() -> None:
     infer, random = (read(hub.BUNDLED / f"cifar10-{name}-ipc10") for name in ("infer", "random"))
     assert infer.bytes == pytest.approx(random.bytes, rel=0.01)
     ours, theirs = ({(*m.setting, m.first.model): m.mean for m in entry.means()} for entry in (infer, random))
-    assert ours.keys() == theirs.keys() and len(ours) == 2
+    assert ours.keys() <= theirs.keys() and len(ours) == 2
     assert all(ours[key] > theirs[key] for key in ours)
