@@ -251,7 +251,7 @@ def labels(m: Manifest) -> str:
 
 def _commands(means: Sequence[Mean], m: Manifest) -> list[str]:
     """The commands that train the students of a table again, as few as their seeds and precisions allow."""
-    flags = _flags(means[0].first, m)
+    options = flags(means[0].first, m)
     jobs: dict[tuple[str, str, int, int], list[str]] = {}
     for mean in means:
         for precision in sorted({run.precision for run in mean.runs}):
@@ -262,12 +262,12 @@ def _commands(means: Sequence[Mean], m: Manifest) -> list[str]:
         seeds = [*(["--seed", str(first)] if first else []), "--seeds", str(count), "--precision", precision]
         test = means[0].first.test_name
         seeds += ["--test", test] if test != m.dataset else []
-        words = ["ddhub", "train", *names, *flags, "--model", model, *seeds, "--data", "ROOT"]
+        words = ["ddhub", "train", *names, *options, "--model", model, *seeds, "--data", "ROOT"]
         lines.append(shlex.join(words))
     return lines
 
 
-def _flags(first: Result, m: Manifest) -> list[str]:
+def flags(first: Result, m: Manifest) -> list[str]:
     """What `ddhub train` needs to use the result's protocol, beginning from the nearest name."""
     plan = _base(first, [m])
     if plan is None or (plan.digest == Protocol.from_json(m.protocol).digest and plan.name not in protocols()):

@@ -128,13 +128,13 @@ def _missing(
     entries: Mapping[str, Entry], students: Sequence[Mean], protocol: str | None, model: str | None, test: str | None
 ) -> str:
     """What `students` of one setting and model lack for a table, and the command that records it."""
-    from ddhub._card_results import _flags
+    from ddhub._card_results import flags
 
     having = [name for name, entry in entries.items() if any(_is_of(mean, entry) for mean in students)]
     lacking = [name for name in entries if name not in having]
     if students:
         first = students[0].first
-        words = _flags(first, entries[having[0]].manifest)
+        words = flags(first, entries[having[0]].manifest)
         words += ["--model", first.model, "--seeds", str(max(len(mean.runs) for mean in students))]
         words += ["--test", first.test_name]
         under = f" with {first.model} under protocol {first.protocol} ({first.protocol_digest}) on {first.test}"

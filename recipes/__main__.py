@@ -27,7 +27,7 @@ log = logging.getLogger("recipes")
 
 def dry_run(recipe: ModuleType, cfg: Any, run: Run) -> str:
     """The plan as text: stages, image passes, seconds at the rates that a short probe measures, bytes."""
-    plan = recipe.plan(cfg, run.source(cfg.dataset, "train"), run)
+    plan = recipe.plan(cfg, run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None), run)
     probes = {step.rate for step in plan.steps if step.rate}
     rates = {probe: probe() for probe in probes}
     lines, total = [f"{'stage':34}{'image passes':>14}{'images/s':>10}{'seconds':>10}"], 0.0

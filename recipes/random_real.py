@@ -20,6 +20,7 @@ class Config:
     ipc: int = field(default=10, metadata={"help": "images per class"})
     seed: int = field(default=0, metadata={"help": "of the draw"})
     protocol: str = field(default="infer-static", metadata={"help": "recommended to students"})
+    size: int = field(default=0, metadata={"help": "side of the images in pixels; 0 is the data set's own"})
 
     def __post_init__(self) -> None:
         if self.ipc < 1:
@@ -41,7 +42,7 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
-    source = run.source(cfg.dataset, "train")
+    source = run.source(cfg.dataset, "train", cfg.size or None)
     rows = run.stage("select", lambda: {"rows": select(source, cfg.ipc, generator(cfg.seed, "select"))})["rows"]
     return run.write(
         images=source.images[rows],
