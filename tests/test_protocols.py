@@ -28,6 +28,7 @@ BY_HAND: dict[str, tuple[tuple[float, float, float], int, float]] = {
     "infer-static-50": ((1e-3, 9.99013364e-4, 9.86635786e-7), 16, OWN),
     "infer-dynamic-10": ((1e-3, 9.75528258e-4, 2.44717419e-5), 16, OWN),
     "infer-tiny-static": ((0.002, 0.0416, 1.29775029e-5), 16, T20_T2),
+    "infer-tiny-static-50": ((0.002, 0.0416, 2.43594974e-4), 16, T20_T2),
     "infer-tiny-dynamic": ((0.002, 0.0416, 4.025706e-4), 16, T20_T2),
     "infer-imagenet-static": ((1e-3, 9.99972585e-4, 2.74153172e-8), 8, T20),
     "infer-imagenet-dynamic": ((1e-3, 9.99561415e-4, 4.38584951e-7), 8, T20),
