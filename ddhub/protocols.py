@@ -270,8 +270,12 @@ def protocol(name: str, **changes: Any) -> Protocol:
     changed = replace(base, **changes)
     if changed == base:
         return base
-    notes = [f"{key}={value}" for key, value in changes.items() if getattr(base, key) != value]
-    return replace(changed, name="+".join([name, *notes]))
+    words = {key: _word(x) for key, x in changes.items() if getattr(base, key) != x}
+    return replace(changed, name="+".join([name, *(f"{key}={word}" for key, word in words.items())]))
+
+
+def _word(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def protocols() -> tuple[str, ...]:

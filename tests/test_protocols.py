@@ -245,3 +245,9 @@ def test_unknown_names_and_values_say_what_is_known() -> None:
         protocol("infer-statik")
     with pytest.raises(UsageError, match="epochs is 0; it must be 1 or more"):
         protocol("infer-static", epochs=0)
+
+
+def test_a_changed_protocol_is_called_after_its_changes() -> None:
+    assert protocol("rded", epochs=300) is protocol("rded")
+    assert protocol("rded", epochs=5, teachers=("a@1", "b@2")).name == "rded+epochs=5+teachers=a@1,b@2"
+    assert protocol("datm", milestones=(1, 2)).name == "datm+milestones=1,2"
