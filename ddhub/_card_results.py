@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ddhub._card_labels import labels
 from ddhub._markdown import code, every, table, text
 from ddhub.errors import UsageError
 from ddhub.manifest import Manifest
@@ -198,7 +199,7 @@ def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:
     if base.teacher_batch_stats:
         given += "; BatchNorm of teachers with the statistics of the batch"
     if base.temperature is not None:
-        given += f"; loss at temperature {base.temperature:g} in place of the labels' own"
+        given += f"; the loss of logits (soft, teacher) at temperature {base.temperature:g} in place of their own"
     if base.times_t2:
         given += ", times its square"
     return "\n".join(
@@ -238,15 +239,6 @@ def _augment(augment: Augment) -> list[str]:
             f"{augment.mix} with Beta({augment.mix_alpha:g}, {augment.mix_alpha:g}) per {augment.mix_per}{often}"
         )
     return views
-
-
-def labels(m: Manifest) -> str:
-    """The label scheme of an artifact in words."""
-    temperature = m.labels.get("temperature")
-    kind = text(m.labels["kind"])
-    names = ", ".join(str(x["name"]) for x in m.labels.get("teachers", []))
-    kind += f" ({text(names)})" if names else ""
-    return kind if temperature is None else f"{kind}, label temperature {text(temperature)}"
 
 
 def _commands(means: Sequence[Mean], m: Manifest) -> list[str]:

@@ -33,7 +33,7 @@ def export(name: str, to: str, out: str, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(done.path), "items": done.items, "logits": done.logits, "change": done.change})
         return
-    labels = "with logits" if done.logits else "with class numbers, it stores no logits"
+    labels = "with logits" if done.logits else "with class numbers, it stores no logits of plain items"
     rounded = f"; rounding to 8 bits moved a value by at most {done.change:.4f}" if done.change else ""
     say(f"{done.path}: {done.items:,} items {labels}{rounded}")
 

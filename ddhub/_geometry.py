@@ -28,7 +28,7 @@ from ddhub.errors import UsageError
 
 ATTEMPTS = 10  # of a window to fit into the image
 WINDOW_COLUMNS = 2 * ATTEMPTS + 2
-RATIO = (3 / 4, 4 / 3)  # of a window's width to its height
+RATIO = (3 / 4, 4 / 3)  # of a window's width to its height, least and greatest
 
 
 def crop(x: Tensor, offset: Tensor, padding: int) -> Tensor:
@@ -75,7 +75,7 @@ def resized_crop(x: Tensor, window: Tensor) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def windows(u: Tensor, size: tuple[int, int], scale_low: float) -> Tensor:
+def windows(u: Tensor, size: tuple[int, int], scale_low: float, ratio: tuple[float, float] = RATIO) -> Tensor:
     """Windows as torchvision's RandomResizedCrop draws them, from uniforms u [N, 22] in [0, 1) -> [N, 4] int64.
 
     Attempt k of 10 has the area `(scale_low + (1 - scale_low) * u[2k]) * H * W` and the ratio of width to height
@@ -87,6 +87,7 @@ def windows(u: Tensor, size: tuple[int, int], scale_low: float) -> Tensor:
         u: a row is an image; float64 gives the same windows everywhere.
         size: (H, W) of an image.
         scale_low: smallest share of the area, in (0, 1].
+        ratio: least and greatest ratio, in place of 3/4 and 4/3; (1, 1) for squares.
 
     Returns:
         (top, left, height, width) of each window.
@@ -94,13 +95,13 @@ def windows(u: Tensor, size: tuple[int, int], scale_low: float) -> Tensor:
     u, (high, wide) = u.double(), size
     whole = u.new_tensor(size)
     area = (scale_low + (1 - scale_low) * u[:, 0 : 2 * ATTEMPTS : 2]) * (high * wide)
-    low, top = math.log(RATIO[0]), math.log(RATIO[1])
-    ratio = torch.exp(low + (top - low) * u[:, 1 : 2 * ATTEMPTS : 2])
-    sides = torch.stack([area / ratio, area * ratio], dim=2).sqrt().round()
+    low, top = math.log(ratio[0]), math.log(ratio[1])
+    form = torch.exp(low + (top - low) * u[:, 1 : 2 * ATTEMPTS : 2])
+    sides = torch.stack([area / form, area * form], dim=2).sqrt().round()
     fits = ((sides >= 1) & (sides <= whole)).all(2)
 
     # The window in the middle is one attempt more, which always fits.
-    middle = u.new_tensor([min(high, round(wide / RATIO[0])), min(wide, round(high * RATIO[1]))])
+    middle = u.new_tensor([min(high, round(wide / ratio[0])), min(wide, round(high * ratio[1]))])
     sides = torch.cat([sides, middle.expand(len(u), 1, 2)], dim=1)
     found = torch.cat([fits, fits.new_ones(len(u), 1)], dim=1).to(torch.uint8).argmax(1)  # the first that fits
     sides = sides[torch.arange(len(u), device=u.device), found]

@@ -18,6 +18,11 @@
 | `rded`                 | RDED (arXiv 2312.03526): half a cosine, KD at T = 20. The batch is 10, 50 or 100 for 1, |
 |                        | 10 or 50 images a class, twice that for 100 or 1,000 classes, always 100 for Tiny       |
 | `rded-f2`              | RDED on mosaics of 2 x 2 patches (ImageNet and its subsets): patch shuffle, half crops  |
+| `nrr-dd`               | `rded` with a CutMix box, weight and partner for each item, so that labels stored per   |
+|                        | view (NRR-DD, arXiv 2503.18267, whose own protocol is unknown) fit every batch size     |
+| `nrr-dd-f2`            | `rded-f2` changed alike                                                                 |
+| `nrr-dd-100`           | `nrr-dd` with a third of its epochs, for students on a CPU                              |
+| `nrr-dd-f2-100`        | `nrr-dd-f2` with a third of its epochs, for students on a CPU                           |
 | `idc`                  | IDC (arXiv 2205.14959) on CIFAR: 1,000 epochs, rate times 0.2 at 2/3 and 5/6, DSA and   |
 |                        | CutMix on half of the batches                                                           |
 | `idc-svhn`             | IDC on SVHN: no flips                                                                   |
@@ -57,6 +62,8 @@ _RDED = Protocol(
     temperature=20.0,
     augment=Augment(flip=0.5, mix="cutmix", mix_alpha=1.0),
 )
+_RDED_F2 = replace(_RDED, augment=replace(_RDED.augment, shuffle=2, crop_scale=0.5))
+_NRR_DD, _NRR_DD_F2 = (replace(plan, augment=replace(plan.augment, mix_per="item")) for plan in (_RDED, _RDED_F2))
 _IDC_VIEW = Augment(
     dsa="color_crop_flip_scale_rotate", dsa_form="idc", mix="cutmix", mix_alpha=1.0, mix_probability=0.5
 )
@@ -102,7 +109,11 @@ _BY_NAME = {
     "sre2l-tiny": replace(_TINY, epochs=100, batch_size=256, augment=_RESIZED),
     "sre2l-imagenet": replace(_IMAGENET, batch_size=1024, decay_biases=False, augment=_CUTMIX),
     "rded": _RDED,
-    "rded-f2": replace(_RDED, augment=replace(_RDED.augment, shuffle=2, crop_scale=0.5)),
+    "rded-f2": _RDED_F2,
+    "nrr-dd": _NRR_DD,
+    "nrr-dd-f2": _NRR_DD_F2,
+    "nrr-dd-100": replace(_NRR_DD, epochs=100),
+    "nrr-dd-f2-100": replace(_NRR_DD_F2, epochs=100),
     "idc": _IDC,
     "idc-svhn": replace(_IDC, augment=replace(_IDC_VIEW, dsa="color_crop_scale_rotate")),
     "idc-fashion-mnist": replace(_IDC, augment=replace(_IDC_VIEW, mix="none", mix_probability=1.0)),

@@ -15,7 +15,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ddhub._card_results import beside, heading, labels, protocol_text, results
+from ddhub._card_labels import labels
+from ddhub._card_results import beside, heading, protocol_text, results
 from ddhub._fields import DTYPE_BYTES
 from ddhub._markdown import code, table, text
 from ddhub.manifest import Manifest, label_dtype

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ddhub._stored import DBR, Stored, check
 from ddhub.decode import Decoder
 from ddhub.errors import UsageError, first_line
 from ddhub.labels import Labels, Teacher
-from ddhub.protocols import Protocol
+from ddhub.protocols import Augment, Protocol
 from ddhub.teachers import fitting
 from ddhub.views import Views, epoch_views, render
 
@@ -76,10 +77,14 @@ class DistilledData:
         about: names, classes, mean and std.
     """
 
-    def __init__(self, decoder: Decoder, labels: Labels, protocol: Protocol, about: About) -> None:
+    def __init__(
+        self, decoder: Decoder, labels: Labels, protocol: Protocol, about: About, made_for: Protocol | None = None
+    ) -> None:
         self.decoder, self.protocol, self.about = decoder, protocol, about
         self._own = labels  # the artifact's, which another protocol may ask for again
+        self._made_for = made_for or protocol  # whose views labels were stored for
         self.labels = _asked_for(labels, protocol, about).to(decoder.images.device)
+        self._checked(protocol)
         self._settle(decoder.images.device)
 
     def __len__(self) -> int:
@@ -104,12 +109,21 @@ class DistilledData:
     def using(self, *, protocol: Protocol | None = None, labels: Labels | None = None) -> DistilledData:
         """The same images under another protocol or with other labels, such as `labels.Teacher([net], 30.0)`.
 
-        Where the protocol names teachers, they label, whatever the labels are.
+        Where the protocol names teachers, they label, whatever the labels are. Labels that are given here and stored
+        per view are taken to be for the views of the protocol, those that the data have for the views of theirs.
 
         Raises:
+            UsageError: a protocol with other views than those that labels were stored for.
             UsageError, ArtifactError: teachers that are not there, damaged or of other data (`ddhub.teachers`).
         """
-        return DistilledData(self.decoder, (labels or self._own).to(self.device), protocol or self.protocol, self.about)
+        made_for = None if labels else self._made_for
+        own = (labels or self._own).to(self.device)
+        return DistilledData(self.decoder, own, protocol or self.protocol, self.about, made_for)
+
+    def _checked(self, plan: Protocol) -> None:
+        """UsageError for a protocol with other views than those that the labels were stored for."""
+        if isinstance(self.labels, Stored):
+            check(self.labels, self._made_for, plan)
 
     def _settle(self, device: torch.device) -> None:
         self.device = device
@@ -141,14 +155,16 @@ class DistilledData:
         """Normalised images `[B, C, H, W]` and their targets, epoch after epoch.
 
         Args:
-            seed: with the epoch, it decides order, crops, flips, partners and weights.
+            seed: with the epoch, it decides order, crops, flips, partners and weights; where labels are stored per
+                view, the seed that was stored with them does, whatever is given here.
             epochs: how many; the protocol's if not given.
             batch_size: items a step over all ranks; the protocol's if not given.
             start: first batch, counted over epochs: `start=k` yields what skipping k batches would.
             rank, world: this process takes every world-th item of each batch, from its rank-th on.
 
         Raises:
-            UsageError: a rank outside the world, or a batch size or start that is not possible.
+            UsageError: a rank outside the world, a batch size or start that is not possible, or views that labels
+                were not stored for.
         """
         plan = replace(
             self.protocol,
@@ -164,16 +180,18 @@ class DistilledData:
     ) -> Iterator[tuple[Views, Tensor, Tensor]]:
         """As `batches`, under a protocol, with the view of each batch in front: `(view, x, target)`.
 
-        Augmentation with DSA happens to normalised images, any other to images in unit scale.
+        Under the reading `view` of `dbr`, x is `[2B, C, H, W]`: the mixed images, then the same images unmixed.
         """
+        self._checked(plan)
+        if isinstance(self.labels, Stored) and not self.labels.spec.once:
+            seed = self.labels.spec.seed
+        both = isinstance(self.labels, DBR) and self.labels.spec.reading == "view"
         if not 0 <= rank < world or start < 0:
             raise UsageError(f"rank {rank}, world {world}, start {start}: need 0 <= rank < world, start >= 0")
         size, count = self.about.image_size[1:], -(-len(self) // plan.batch_size)
         last = len(self) - (count - 1) * plan.batch_size
         if world > last:
             raise UsageError(f"{world} ranks cannot share the last batch of {last}; use at most {last} ranks")
-        early = bool(plan.augment.dsa)
-        decode = (lambda items: self.normalize(self.decoder(items))) if early else self.decoder
         together = max(1, _TOGETHER * world // (plan.batch_size * math.prod(self.about.image_size)))
         for epoch in range(start // count, plan.epochs):
             order, views = epoch_views(seed, epoch, len(self), plan.augment, size=size, batch_size=plan.batch_size)
@@ -187,11 +205,27 @@ class DistilledData:
                 # One process holds whole batches, and the papers' form takes partners from the same batch.
                 closed = world == 1 and plan.augment.mix_per == "batch"
                 partners_at = place[views.partner[items]] - first * plan.batch_size if closed else None
-                images = render(decode, views, items, plan.augment, partners_at)
-                images = images if early else self.normalize(images)
-                for part, x in zip(parts, images.split([len(part) for part in parts]), strict=True):
+                sizes = [len(part) for part in parts]
+                batches = self.render(views, items, plan.augment, partners_at).split(sizes)
+                if both:
+                    alone = self.render(views, items, plan.augment, mixed=False).split(sizes)
+                    batches = tuple(map(torch.cat, zip(batches, alone, strict=True)))
+                for part, x in zip(parts, batches, strict=True):
                     view = views[part]
                     yield view, x, self.labels(view, x)
+
+    def render(
+        self, views: Views, items: Tensor, augment: Augment, partners_at: Tensor | None = None, *, mixed: bool = True
+    ) -> Tensor:
+        """Normalised images of `items` [B] in these views, `[B, C, H, W]`: `ddhub.views.render` of decoded items.
+
+        Augmentation with DSA happens to normalised images, any other to images in unit scale. Where not `mixed`, the
+        images are those before a partner is mixed in.
+        """
+        early = bool(augment.dsa)
+        decode = (lambda items: self.normalize(self.decoder(items))) if early else self.decoder
+        images = render(decode, views, items, augment if mixed else replace(augment, mix="none"), partners_at)
+        return images if early else self.normalize(images)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss that labels and protocol ask for, from the student's logits `[B, classes]`: a scalar."""
@@ -203,7 +237,15 @@ class DistilledData:
         Item *i* is the reconstructed image `[C, H, W]`, normalised and not augmented, with the target that the
         stored labels give it: one-hot for `hard`, logits for `soft`. Order, augmentation and mixing are yours; mix
         targets with the images' weights and use `data.loss`.
+
+        Raises:
+            UsageError: labels that are stored per view, which say nothing of an item without augmentation.
         """
+        if isinstance(self.labels, Stored):
+            raise UsageError(
+                f"labels {self.labels.kind!r} are stored for augmented views, items without have none; use "
+                "data.batches(), or data.using(labels=...) first"
+            )
         return _Items(self)
 
 

@@ -13,11 +13,11 @@ Every item is decoded and left un-augmented. Items come class by class, within a
 | `pt`          | images.pt f32 [N, C, H, W], labels.pt f32 [N, classes] or i64 [N], hard_labels.pt   | normalised by |
 |               | i64 [N], lr.pt                                                                      | mean and std  |
 
-Logits are there where the artifact stores them: soft labels, to be read at `labels.temperature` of the facts. A
-teacher's labels depend on the view, so that there is nothing to store; the class remains. `lr.pt` is the learned step
-size of artifacts that have one. The facts (mean, std, classes, protocol, license, citation, …) are in `ddhub.json` of a
-folder. Values of 8 bits are rounded and clipped to [0, 1]: a compensated image is not on that grid, and `Export.change`
-says how far it was moved. npz and pt hold what a student sees, to the bit.
+Logits are there where the artifact stores one label an item: soft labels, to be read at `labels.temperature` of the
+facts. Labels of a teacher, and those that are stored per view, say nothing of an item without augmentation; the class
+remains. `lr.pt` is the learned step size of artifacts that have one. The facts (mean, std, classes, protocol, license,
+citation, …) are in `ddhub.json` of a folder. Values of 8 bits are rounded and clipped to [0, 1]: a compensated image is
+not on that grid, and `Export.change` says how far it was moved. npz and pt hold what a student sees, to the bit.
 
 Folders of `imagefolder` bear the classes' names, so that a tool that numbers them in alphabetical order, as torchvision
 does, numbers them right; where the names are not in that order, or no file names, they become NUMBER-NAME.
@@ -147,7 +147,8 @@ def _read(folder: Path) -> _Set:
     decoder = decode.build(m.decoder, artifact.images(), tensors, m.pixel_range)
     labels = artifact.image_labels()[decoder.image_of(torch.arange(len(decoder)))]
     items = labels.argsort(stable=True)
-    logits = tensors["labels.logits"][items] if m.labels["kind"] == "soft" else None
+    logits = tensors["labels.logits"] if m.labels["kind"] == "soft" else None
+    logits = logits[items] if logits is not None and logits.dim() == 2 else None
     return _Set(manifest=m, decoder=decoder, items=items, labels=labels[items], logits=logits)
 
 

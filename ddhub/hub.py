@@ -92,8 +92,9 @@ def load(
     )
     if teachers is None and manifest.labels["kind"] == "teacher":
         teachers = fitting(_teacher_ids(manifest), about)
-    scheme = labels.build(manifest.labels, classes, len(manifest.classes), tensors, teachers)
-    return DistilledData(decoder, scheme, Protocol.from_json(manifest.protocol), about).to(device)
+    plan = Protocol.from_json(manifest.protocol)
+    scheme = labels.build(manifest.labels, classes, len(manifest.classes), tensors, teachers, plan.epochs)
+    return DistilledData(decoder, scheme, plan, about).to(device)
 
 
 def _learned_lr(manifest: Manifest) -> float | None:

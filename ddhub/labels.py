@@ -3,6 +3,7 @@
     hard      classes i64 [N]              target = one-hot, mixed linearly           cross-entropy
     soft      logits f16 [N, C], tau       target = logits, mixed linearly            KL at temperature tau
     teacher   nets, tau                    target = mean logits of the nets on x      KL at temperature tau
+    stored    for every view of every epoch: `soft` with logits [E, N, C], `dbr`, `top1`; see `ddhub._stored`
 
 Stored labels are looked up and then mixed; a teacher is asked after mixing. So the interface is
 `labels(view, x) -> target [B, C]` followed by `labels.loss(output, target)`, where `view` says which items, which
@@ -22,6 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddhub import _stored
+from ddhub._losses import distillation_loss
+from ddhub._stored import Stored
 from ddhub.errors import ArtifactError
 from ddhub.views import Views
 
@@ -30,17 +34,6 @@ def _mix(own: Tensor, partner: Tensor, view: Views) -> Tensor:
     """The rows `[B, C]` of the items and of their partners, weighted by the view: `[B, C]` float32."""
     weight = view.weight[:, None]
     return weight * own.float() + (1 - weight) * partner.float()
-
-
-def distillation_loss(output: Tensor, target: Tensor, temperature: float, times_t2: bool = False) -> Tensor:
-    """`KL(softmax(target/T) ‖ softmax(output/T))`, mean over the batch, logits `[B, C]`, times T² if asked for."""
-    divergence = F.kl_div(
-        F.log_softmax(output.float() / temperature, dim=1),
-        F.log_softmax(target.float() / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return divergence * temperature**2 if times_t2 else divergence
 
 
 @contextmanager
@@ -117,7 +110,7 @@ class Teacher(nn.Module):
         return distillation_loss(output, target, temperature or self.temperature, times_t2)
 
 
-Labels = Hard | Soft | Teacher
+Labels = Hard | Soft | Teacher | Stored
 
 
 def build(
@@ -126,15 +119,18 @@ def build(
     count: int,
     tensors: Mapping[str, Tensor],
     teachers: Sequence[nn.Module] | None = None,
+    epochs: int | None = None,
 ) -> Labels:
     """The label scheme that a manifest names.
 
     Args:
-        spec: the manifest's `labels`: kind, and the temperature of `soft` and `teacher`.
+        spec: the manifest's `labels`: kind, and the temperature of `soft` and `teacher`; for labels that are stored
+            per view, the fields of `ddhub._stored.Spec`.
         classes: the class `[N]` of every item (of every reconstructed image, not only of the stored ones).
         count: number of classes.
-        tensors: the artifact's tensors; `labels.logits` f16 `[N, C]` for `soft`.
+        tensors: the artifact's tensors; `labels.logits` f16 `[N, C]` for `soft`, or `[E, N, C]`, which is per view.
         teachers: the nets of `teacher`.
+        epochs: that labels stored per view must have, those of the artifact's protocol; any if not given.
 
     Raises:
         ArtifactError: an unknown kind, or tensors or teachers that are missing or do not fit.
@@ -146,9 +142,11 @@ def build(
         if not teachers:
             raise ArtifactError("labels 'teacher' need their nets: ddhub.load(name, teachers=[net, ...])")
         return Teacher(teachers, float(spec["temperature"]))
+    logits = tensors.get("labels.logits")
+    if kind in ("dbr", "top1") or (kind == "soft" and logits is not None and logits.dim() == 3):
+        return _stored.build(spec, classes, count, tensors, epochs)
     if kind != "soft":
         raise ArtifactError(f"labels {kind!r} are not known to this ddhub: pip install -U ddhub")
-    logits = tensors.get("labels.logits")
     if logits is None or tuple(logits.shape) != (len(classes), count):
         found = "missing" if logits is None else f"{tuple(logits.shape)}"
         raise ArtifactError(

@@ -142,7 +142,7 @@ class Protocol:
         warmup: epochs w of a linear warm-up, `lr · (0.01 + 0.99 · e / w)`, in front of a cosine over the other E - w.
         decay_biases: whether weight decay applies to tensors of fewer than 2 dimensions too.
         learned_lr: the rate is the artifact's learned step size where it has one, else `lr`.
-        temperature: of the loss of soft labels, in place of the labels' own.
+        temperature: of the loss of logits (labels soft and teacher), in place of the labels' own.
         times_t2: the loss of soft labels is multiplied by the temperature squared.
         teachers: nets that label every mixed batch in place of the artifact's labels, as NAME@DIGEST of teacher
             artifacts.

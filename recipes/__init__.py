@@ -91,8 +91,14 @@ def paper_rows(paper: Paper, cfg: Any, method: str) -> list[dict[str, Any]]:
     return [{"model": model, "accuracy": mean, "sd": sd, "where": where} for model, (mean, sd) in rows]
 
 
-def select(source: Source, per_class: int, generator: torch.Generator) -> Tensor:
+def select(source: Source, per_class: int, generator: torch.Generator, option: str = "--ipc") -> Tensor:
     """Rows of `per_class` random images of every class, `[classes · per_class]`, class by class.
+
+    Args:
+        source: the real data.
+        per_class: how many.
+        generator: of the draw.
+        option: what an error asks to lower.
 
     Raises:
         UsageError: more images asked for than a class has.
@@ -103,7 +109,7 @@ def select(source: Source, per_class: int, generator: torch.Generator) -> Tensor
         if per_class > len(own):
             raise UsageError(
                 f"{per_class} images per class asked for, but class {name!r} of {source.name!r} has {len(own)}; "
-                "lower --ipc"
+                f"lower {option}"
             )
         rows.append(own[torch.randperm(len(own), generator=generator)[:per_class]])
     return torch.cat(rows)

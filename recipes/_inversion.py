@@ -2,11 +2,15 @@
 
     L = CE(θ(A(x)), y) + β · (g · R_1 + Σ_{l≥2} R_l) + w_tv · TV + w_2 · ‖x‖₂      for each set of images on its own
     A = resized crop -> flip -> circular shift                                    one draw for each set and step
-    x ← Adam(x, ∇L), rate lr · (1 + cos(π · t / T)) / 2, betas (0.5, 0.9)         then clamped where x is an image
+    x ← x - M ⊙ η_t · Adam(∇L), η_t = lr · (1 + cos(π · t / T)) / 2, betas (0.5, 0.9)    clamped where x is an image
 
 R_l is in `recipes/_batchnorm.py`. SRe2L (arXiv 2306.13092) optimises the images of a set, INFER (arXiv 2408.06927) one
-compensator that is added to real images. Sets are independent of one another: each has its own draws, and the losses
-of the sets that are optimised together add up, so that the result is that of optimising them one at a time.
+compensator that is added to real images, both with M = 1; NRR-DD (arXiv 2503.18267) optimises parts of real images.
+Sets are independent of one another: each has its own draws, and the losses of the sets that are optimised together add
+up, so that the result is that of optimising them one at a time.
+
+M multiplies the step, not the gradient: Adam divides by the gradient's size, so that a gradient times M would give
+values of a small M the same steps as all others.
 
     view = draws(how, [(seed, k) for k in sets], size=(32, 32), device=x.device)
     x = optimise(net, x, lambda x: x, target, how, view, precision="fp32")
@@ -18,6 +22,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +47,7 @@ class Inversion:
 
     Attributes:
         steps: T.
-        lr: Adam's rate at the start.
+        lr: the rate at the start.
         beta: weight of the BatchNorm term.
         first_bn: factor g of the first BatchNorm layer.
         ahead: largest circular shift down and right, pixels.
@@ -51,6 +56,7 @@ class Inversion:
         flip: whether a set is mirrored in half of the steps.
         tv: weight of the total variation.
         l2: weight of the images' norm.
+        optimizer: adam, or sgd, whose direction is the gradient itself.
     """
 
     steps: int
@@ -63,6 +69,7 @@ class Inversion:
     flip: bool = False
     tv: float = 0.0
     l2: float = 0.0
+    optimizer: str = "adam"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,28 +124,40 @@ def augment(x: Tensor, view: Draws, step: int) -> Tensor:
     return roll(x, view.shift[step])
 
 
-def objective(net: nn.Module, batch: Tensor, target: Tensor, beta: float, first_bn: float) -> Tensor:
-    """The loss `[K]` of each set: cross-entropy plus BatchNorm matching, with statistics of each set on its own.
+def answers(net: nn.Module, batch: Tensor, first_bn: float) -> tuple[Tensor, Tensor]:
+    """The logits `[K · B, C]` and the BatchNorm term `g · R_1 + Σ_{l≥2} R_l`, `[K]`, of sets.
 
     Args:
         net: a frozen teacher in eval mode.
-        batch: normalised and augmented sets `[K, B, channels, H, W]`.
-        target: classes `[B]` of the images of a set.
-        beta: weight of the BatchNorm term.
+        batch: normalised sets `[K, B, channels, H, W]`; the statistics are those of each set on its own.
         first_bn: factor g of the first BatchNorm layer.
 
     Raises:
         UsageError: a teacher without BatchNorm layers.
     """
-    sets, count = batch.shape[:2]
-    with gaps(net, sets) as found:
+    with gaps(net, len(batch)) as found:
         output = net(batch.flatten(0, 1).contiguous(memory_format=torch.channels_last))
     if not found:
         raise UsageError("a teacher without BatchNorm layers has no statistics to match; use one with them")
-    output = output if output.dtype == torch.float64 else output.float()
-    ce = F.cross_entropy(output, target.repeat(sets), reduction="none").view(sets, count).mean(1)
     rest = torch.stack(found[1:]).sum(0) if found[1:] else 0
-    return ce + beta * (first_bn * found[0] + rest)
+    return output if output.dtype == torch.float64 else output.float(), first_bn * found[0] + rest
+
+
+def objective(net: nn.Module, batch: Tensor, target: Tensor, beta: float, first_bn: float) -> Tensor:
+    """The loss `[K]` of each set: cross-entropy plus BatchNorm matching.
+
+    Args:
+        net, batch, first_bn: as for `answers`; the sets are augmented.
+        target: classes `[B]` of the images of a set.
+        beta: weight of the BatchNorm term.
+
+    Raises:
+        UsageError: a teacher without BatchNorm layers.
+    """
+    sets, count = batch.shape[:2]
+    output, gap = answers(net, batch, first_bn)
+    ce = F.cross_entropy(output, target.repeat(sets), reduction="none").view(sets, count).mean(1)
+    return ce + beta * gap
 
 
 def variation(batch: Tensor) -> Tensor:
@@ -162,6 +181,7 @@ def optimise(
     *,
     precision: str,
     bounds: tuple[Tensor, Tensor] | None = None,
+    mask: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The variables `[K, ...]` of K sets after all steps, from `x`.
 
@@ -174,15 +194,18 @@ def optimise(
         view: the augmentation of every step.
         precision: bf16 or fp32.
         bounds: lowest and highest values, to which the variables are clamped after every step.
+        mask: M in [0, 1] of a step, from its number and the variables before it; where it is 0 they do not change.
 
     Raises:
         TrainingError: a variable that is not a number.
         UsageError: a teacher without BatchNorm layers.
     """
     x = x.clone().requires_grad_()
-    adam = torch.optim.Adam([x], lr=how.lr, betas=(0.5, 0.9), eps=1e-8)
+    solver: torch.optim.Optimizer = torch.optim.SGD([x], lr=how.lr)
+    if how.optimizer == "adam":
+        solver = torch.optim.Adam([x], lr=how.lr, betas=(0.5, 0.9), eps=1e-8)
     for step in tqdm(range(how.steps), unit="step", leave=False, disable=None):
-        adam.param_groups[0]["lr"] = how.lr * (1 + math.cos(math.pi * step / how.steps)) / 2
+        solver.param_groups[0]["lr"] = how.lr * (1 + math.cos(math.pi * step / how.steps)) / 2
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
             batch = augment(images(x), view, step)
             loss = objective(net, batch, target, how.beta, how.first_bn)
@@ -191,9 +214,12 @@ def optimise(
             if how.l2:
                 loss = loss + how.l2 * torch.linalg.vector_norm(batch.flatten(2), dim=2).mean(1)
         (x.grad,) = torch.autograd.grad(loss.sum(), x)
-        adam.step()
-        if bounds is not None:
-            with torch.no_grad():
+        before = x.detach().clone() if mask is not None else None
+        solver.step()
+        with torch.no_grad():
+            if mask is not None and before is not None:
+                x.copy_(torch.lerp(before, x, mask(step, before)))  # lerp gives its ends exactly
+            if bounds is not None:
                 x.clamp_(*bounds)
         if step % 100 == 0 or step == how.steps - 1:
             log.info("step %d of %d: loss %.4g", step + 1, how.steps, float(loss.detach().mean()))
@@ -202,13 +228,29 @@ def optimise(
     return x.detach()
 
 
-def units(sets: int, pixels: int) -> list[range]:
+def units(sets: int, pixels: int, times: int = 1) -> list[range]:
     """Sets of `pixels` (B · H · W) each, as the units of work in which they are optimised together.
 
-    A unit has the pixels of at most 1,024 images of 32 x 32, but at least one set.
+    A unit has the pixels of at most 1,024 images of 32 x 32, or `times` as many where nothing is optimised, but at
+    least one set.
     """
-    together = max(1, UNIT // pixels)
+    together = max(1, times * UNIT // pixels)
     return [range(first, min(first + together, sets)) for first in range(0, sets, together)]
+
+
+def batches(ipc: int, classes: int, most: int, area: int) -> list[tuple[range, range]]:
+    """(classes, images) of every unit of work, which holds a batch of these classes for each of these images.
+
+    Args:
+        ipc: images per class.
+        classes: number of classes, which are cut into as few and as equal parts as `most` allows.
+        most: classes of a batch.
+        area: H · W of an image.
+    """
+    parts = math.ceil(classes / most)
+    edges = [part * classes // parts for part in range(parts + 1)]
+    labels = [range(first, stop) for first, stop in pairwise(edges)]
+    return [(own, sets) for own in labels for sets in units(ipc, len(own) * area)]
 
 
 def numbered(stage: str, count: int) -> list[str]:

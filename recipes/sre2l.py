@@ -17,10 +17,8 @@ the card say what that would take.
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,7 +30,7 @@ from ddhub.errors import UsageError
 from ddhub.protocols import protocol
 from ddhub.sources import Source
 from recipes import Paper, Plan, Run, Step, generator, paper_rows, training_rate
-from recipes._inversion import Inversion, draws, numbered, optimise, static_logits, units
+from recipes._inversion import Inversion, batches, draws, numbered, optimise, static_logits
 from recipes._teachers import publish, teachers
 
 log = logging.getLogger(__name__)
@@ -144,21 +142,6 @@ def label_bytes(images: int, classes: int, epochs: int) -> tuple[int, int]:
     `images · E · 2C` and `images · E · (2C + 25)`: 16 bytes of crop, 1 of flip and 8 of partner an image and epoch.
     """
     return images * epochs * 2 * classes, images * epochs * (2 * classes + 25)
-
-
-def batches(ipc: int, classes: int, most: int, area: int) -> list[tuple[range, range]]:
-    """(classes, images) of every unit of work, which holds a batch of these classes for each of these images.
-
-    Args:
-        ipc: images per class.
-        classes: number of classes, which are cut into as few and as equal parts as `most` allows.
-        most: classes of a batch.
-        area: H · W of an image.
-    """
-    parts = math.ceil(classes / most)
-    edges = [part * classes // parts for part in range(parts + 1)]
-    labels = [range(first, stop) for first, stop in pairwise(edges)]
-    return [(own, sets) for own in labels for sets in units(ipc, len(own) * area)]
 
 
 def recover(

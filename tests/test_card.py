@@ -120,7 +120,7 @@ def test_every_setting_of_a_protocol_is_on_the_card_and_in_the_command() -> None
                 "weight decay 0.01 (not on biases and norms)",
                 "half a cosine, to half of it",
                 "2 x 2 patches shuffled, random resized crop of 0.5 to 1 of the area",
-                "labels: of the teachers t@0123456789ab on every mixed batch; loss at temperature 20",
+                "labels: of the teachers t@0123456789ab on every mixed batch; the loss of logits (soft, teacher) at",
             ],
             "--protocol rded-f2 --teacher t",
         ),
@@ -128,7 +128,7 @@ def test_every_setting_of_a_protocol_is_on_the_card_and_in_the_command() -> None
             protocol("sre2l-tiny"),
             [
                 "cosine to zero after 5 epochs of linear warm-up",
-                "loss at temperature 20 in place",
+                "the loss of logits (soft, teacher) at temperature 20 in place",
                 ", times its square",
             ],
             "--protocol sre2l-tiny",

@@ -512,7 +512,7 @@ def test_compare_draws(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_export(shelf: Path) -> None:
     text = run("export", RANDOM, "--to", "npz", "out.npz")
-    assert text == "out.npz: 20 items with class numbers, it stores no logits\n"
+    assert text == "out.npz: 20 items with class numbers, it stores no logits of plain items\n"
     assert run("export", INFER, "--to", "imagefolder", "out").startswith("out: 30 items")
     out = json.loads(run("export", RANDOM, "--to", "pt", "--json", "tensors"))
     assert out == {"path": "tensors", "items": 20, "logits": False, "change": 0.0}

@@ -1,0 +1,34 @@
+"""The label scheme of an artifact in words, for its card; nothing here imports torch."""
+
+from __future__ import annotations
+
+from ddhub._markdown import text
+from ddhub.manifest import Manifest
+
+_TENSORS = {"dbr": "labels.distances", "soft": "labels.logits", "top1": "labels.top1"}
+_STORED = {
+    "dbr": "two distances an item",
+    "soft": "the logits of an item",
+    "top1": "the likeliest class of an item and its probability",
+}
+
+
+def labels(m: Manifest) -> str:
+    """'soft, label temperature 30.0'; where labels are stored per view, for how many epochs and by which options."""
+    kind, temperature = text(m.labels["kind"]), m.labels.get("temperature")
+    names = ", ".join(str(x["name"]) for x in m.labels.get("teachers", []))
+    kind += f" ({text(names)})" if names else ""
+    stored = _per_view(m)
+    kind += f" ({stored})" if stored else ""
+    return kind if temperature is None else f"{kind}, label temperature {text(temperature)}"
+
+
+def _per_view(m: Manifest) -> str:
+    """What is stored for every view; empty for labels that are not stored per view."""
+    name = m.labels["kind"]
+    shape = m.tensors.get(_TENSORS.get(name, ""), {}).get("shape", [])
+    if not shape or (name == "soft" and len(shape) == 2):
+        return ""
+    often = "their mean over the views" if m.labels.get("once") else f"stored for the views of {shape[0]} epochs"
+    keys = [key for key in ("seed", "reading", "loss", "distance", "weight") if key in m.labels]
+    return "; ".join([f"{_STORED[name]}, {often}", *(f"{key} {text(m.labels[key])}" for key in keys)])

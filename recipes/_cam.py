@@ -1,0 +1,116 @@
+"""Class activation maps: where in an image a net sees a class.
+
+    A[i, j] = Σ_k W[y, k] · F_k[i, j]            mean over F, then a linear head          mean(A) + b_y = logit_y
+    A[i, j] = Σ_k W[y, k, i, j] · F_k[i, j]      F flattened into a linear head           sum(A) + b_y = logit_y
+    A[i, j] = ReLU(Σ_k α_k · F_k[i, j]),  α_k = mean over positions of ∂logit_y / ∂F_k    any other head
+
+F `[K, h, w]` is the last map of features. The first is CAM (Zhou et al., 2016, arXiv 1512.04150), the second the same
+for the heads of ConvNets, the third Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391), which for a mean and a linear
+head is the first divided by h · w. The nets of `ddhub.models` have the first two kinds of head.
+
+    maps = cam(net, images, classes)                    # [B, h, w]
+    critical = attention(maps, size=images.shape[2:])   # [B, H, W] in [0, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddhub.errors import UsageError
+from ddhub.models import Net
+
+
+def cam(net: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """The maps A `[B, h, w]` of normalised images `[B, channels, H, W]`, each for its class of `classes` `[B]`.
+
+    Args:
+        net: returns logits `[B, C]`; frozen and in eval mode, so that images do not influence one another.
+
+    Raises:
+        UsageError: a net without maps of features, such as a transformer of tokens.
+    """
+    layer, depth = _last_map(net, images[:1])
+    if isinstance(net, Net) and _is_linear_from(net, layer):
+        weight = net.head.weight.detach()[classes]
+        with torch.no_grad(), _features(layer, lambda found: found) as features:
+            net(images)
+        if net.head.in_features == depth:
+            return torch.einsum("bk,bkhw->bhw", weight, features[0])
+        return (weight.view_as(features[0]) * features[0]).sum(1)
+
+    # A leaf from here on: nothing before it is part of the graph. What a net does in place it does to a copy.
+    with torch.enable_grad(), _features(layer, lambda found: found.detach().requires_grad_()) as features:
+        logits = net(images).gather(1, classes[:, None])
+    (slope,) = torch.autograd.grad(logits.sum(), features)
+    return F.relu(torch.einsum("bk,bkhw->bhw", slope.mean((2, 3)), features[0].detach()))
+
+
+def attention(maps: Tensor, size: tuple[int, int], cells: int = 1) -> Tensor:
+    """Maps `[B, h, w]` as shares in [0, 1], `[B, H, W]`: ReLU, enlarged bilinearly, least to 0 and greatest to 1.
+
+    Where nothing speaks for the class, or everything equally much, all is 0.
+
+    Args:
+        maps: of `cam`.
+        size: (H, W).
+        cells: the least and the greatest are those of each cell of a `cells` x `cells` grid, so that every patch of a
+            mosaic has its critical part; it divides H and W.
+    """
+    x = F.interpolate(F.relu(maps)[:, None].float(), size=size, mode="bilinear", align_corners=False)
+    tiles = x.view(len(x), cells, size[0] // cells, cells, size[1] // cells)
+    low, high = tiles.amin((2, 4), keepdim=True), tiles.amax((2, 4), keepdim=True)
+    return torch.where(high > low, (tiles - low) / (high - low), torch.zeros_like(tiles)).view(len(x), *size)
+
+
+def _is_linear_from(net: Net, layer: nn.Module) -> bool:
+    """Whether nothing but means, the flattening and dropout stands between a layer's output and the head."""
+    layers = list(net.features)
+    after = layers[layers.index(layer) + 1 :] if layer in layers else layers
+    return all(isinstance(one, nn.AdaptiveAvgPool2d | nn.AvgPool2d | nn.Flatten | nn.Dropout) for one in after)
+
+
+@contextmanager
+def _features(layer: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """Collect what `keep` makes of a layer's output in the next forward pass; the net goes on with a copy of it."""
+    found: list[Tensor] = []
+
+    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        found.append(keep(output))
+        return found[-1].clone()
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def _last_map(net: nn.Module, image: Tensor) -> tuple[nn.Module, int]:
+    """The module that returns the last map of more than one position, as modules finish, and its channels K."""
+    done: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def hook(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output[0].numel() > max(output[0].shape, default=1):
+            done.append((module, tuple(output.shape)))  # neither a vector nor a map of one position
+
+    handles = [module.register_forward_hook(hook) for module in net.modules()]
+    try:
+        net(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    module, shape = done[-1] if done else (net, ())
+    high, wide = image.shape[2:]
+    if len(shape) != 4 or shape[2] > high or shape[3] > wide:
+        name = type(net).__name__
+        raise UsageError(
+            f"{name} ends in no maps of features [K, h, w], so that it has no CAM; use a convolutional net"
+        )
+    return module, shape[1]
