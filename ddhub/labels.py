@@ -22,8 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddhub._fields import is_number
 from ddhub.errors import ArtifactError
 from ddhub.views import Views
+
+_LARGEST = 65504  # of logits: what f16 holds, far from where a softmax in f32 is not a number
 
 
 def _mix(own: Tensor, partner: Tensor, view: Views) -> Tensor:
@@ -145,7 +148,7 @@ def build(
     if kind == "teacher":
         if not teachers:
             raise ArtifactError("labels 'teacher' need their nets: ddhub.load(name, teachers=[net, ...])")
-        return Teacher(teachers, float(spec["temperature"]))
+        return Teacher(teachers, temperature(spec))
     if kind != "soft":
         raise ArtifactError(f"labels {kind!r} are not known to this ddhub: pip install -U ddhub")
     logits = tensors.get("labels.logits")
@@ -154,4 +157,18 @@ def build(
         raise ArtifactError(
             f"labels 'soft': tensor labels.logits is {found}, needed [{len(classes)}, {count}]; regenerate the artifact"
         )
-    return Soft(logits, float(spec["temperature"]))
+    if not logits.is_floating_point() or logits.abs().max() > _LARGEST:
+        raise ArtifactError(
+            f"labels 'soft': tensor labels.logits is {logits.dtype}, or not within ±{_LARGEST}; regenerate the artifact"
+        )
+    return Soft(logits, temperature(spec))
+
+
+def temperature(spec: Mapping[str, Any]) -> float:
+    """The temperature that a manifest's `labels` ask for. ArtifactError for none, or one outside 0.01 to 10,000."""
+    value: Any = spec.get("temperature")
+    if not (is_number(value) and 0.01 <= value <= 10_000):
+        raise ArtifactError(
+            f"labels {spec['kind']!r}: temperature is {value!r}, not 0.01 to 10,000; regenerate the artifact"
+        )
+    return float(value)
