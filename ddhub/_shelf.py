@@ -8,13 +8,15 @@ from typing import Any
 
 from ddhub import hub, results, teachers
 from ddhub.errors import UsageError
+from ddhub.manifest import MANIFEST
 from ddhub.protocols import Protocol, Result
 from ddhub.results import Entry, Mean
 
 
 def shelf(names: Iterable[str | Path] = ()) -> list[tuple[Path, Entry]]:
     """Folders and contents of the bundled artifacts and of those named, which hide bundled namesakes."""
-    found = {name: (hub.BUNDLED / name, results.read(hub.BUNDLED / name)) for name in hub.catalog()}
+    bundled = [path.parent for path in sorted(hub.BUNDLED.glob(f"*/{MANIFEST}"))]
+    found = {folder.name: (folder, results.read(folder)) for folder in bundled}
     for folder in map(hub.resolve, names):
         entry = results.read(folder)
         found[entry.manifest.name] = (folder, entry)
