@@ -18,12 +18,12 @@ def labels(m: Manifest) -> str:
     kind, temperature = text(m.labels["kind"]), m.labels.get("temperature")
     names = ", ".join(str(x["name"]) for x in m.labels.get("teachers", []))
     kind += f" ({text(names)})" if names else ""
-    stored = _per_view(m)
+    stored = per_view(m)
     kind += f" ({stored})" if stored else ""
     return kind if temperature is None else f"{kind}, label temperature {text(temperature)}"
 
 
-def _per_view(m: Manifest) -> str:
+def per_view(m: Manifest) -> str:
     """What is stored for every view; empty for labels that are not stored per view."""
     name = m.labels["kind"]
     shape = m.tensors.get(_TENSORS.get(name, ""), {}).get("shape", [])

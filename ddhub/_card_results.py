@@ -11,47 +11,15 @@ import math
 import shlex
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ddhub._beside import Beside
 from ddhub._card_labels import labels
 from ddhub._markdown import code, every, table, text
 from ddhub.errors import UsageError
 from ddhub.manifest import Manifest
 from ddhub.protocols import Augment, Protocol, Result, protocol, protocols
 from ddhub.results import Entry, Mean, settings
-
-BASELINE = "random-real"
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Whose results stand beside an artifact's: random selection, and variants by the same recipe."""
-
-    baseline: Entry | None
-    variants: list[Entry]
-
-    @property
-    def entries(self) -> list[Entry]:
-        return [*([self.baseline] if self.baseline else []), *self.variants]
-
-
-def beside(entry: Entry, others: Iterable[Entry]) -> Beside:
-    """Random selection and variants, both of the same data, classes and ipc; a random artifact stands alone."""
-
-    def key(m: Manifest) -> tuple[object, ...]:
-        return m.dataset, m.classes, m.image_size, m.ipc
-
-    if entry.manifest.method == BASELINE:
-        return Beside(None, [])
-    same = {
-        x.manifest.name: x
-        for x in sorted(others, key=lambda x: x.manifest.name)
-        if key(x.manifest) == key(entry.manifest) and x.manifest.name != entry.manifest.name
-    }
-    random = [x for x in same.values() if x.manifest.method == BASELINE]
-    return Beside(
-        random[0] if random else None, [x for x in same.values() if x.manifest.method == entry.manifest.method]
-    )
 
 
 def results(entry: Entry, company: Beside) -> list[str]:
@@ -178,10 +146,18 @@ def _stated(name: str) -> list[Protocol]:
     try:
         for note in notes:
             key, _, value = note.partition("=")
-            changes[key] = ast.literal_eval(value) if key != "optimizer" else value
+            many = isinstance(getattr(Protocol(), key), tuple)
+            changes[key] = tuple(map(_value, value.split(","))) if many else _value(value)
         return [protocol(base, **changes)] if notes else []
-    except (UsageError, TypeError, ValueError, SyntaxError):
+    except (UsageError, AttributeError, TypeError, ValueError):
         return []  # a name is free text: whoever gave it need not follow the form
+
+
+def _value(word: str) -> object:
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
 
 
 def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:

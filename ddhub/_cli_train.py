@@ -8,7 +8,6 @@ Under torchrun every rank trains students of its own; rank 0 alone prints and re
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ from ddhub._options import (
     names_argument,
 )
 from ddhub._printing import print_json, say
-from ddhub.errors import ArtifactError, UsageError
 from ddhub.protocols import protocols
 
 if TYPE_CHECKING:
@@ -85,11 +83,12 @@ def train(
     from functools import lru_cache, partial
 
     from ddhub import _ranks, hub, results, sources
-    from ddhub._shelf import mean_text
+    from ddhub._shelf import mean_text, own
     from ddhub.artifact import Artifact
     from ddhub.training import train as fit
 
-    entries = {folder: results.read(folder) for folder in map(hub.resolve, names)}
+    folders = map(hub.resolve, names)
+    entries = {folder: results.read(folder) for folder in (map(own, folders) if record else folders)}
     plan = _plan(*next(iter(entries.items())), protocol, epochs=epochs, batch_size=batch_size, teachers=teachers)
     if baseline:
         entries |= _baselines(names, entries)
@@ -174,17 +173,9 @@ def _baselines(names: Sequence[str], entries: dict[Path, Entry]) -> dict[Path, E
     Raises:
         UsageError: an artifact that has none.
     """
-    from ddhub import results
-    from ddhub._card_results import BASELINE, beside
-    from ddhub._shelf import shelf
+    from ddhub._beside import BASELINE, around, beside, no_baseline
 
-    near = {x.parent for folder in entries for x in folder.resolve().parent.glob("*/manifest.json")}
-    known = dict(shelf(names))
-    for folder in sorted(near - {x.resolve() for x in known}):
-        try:
-            known[folder] = results.read(folder)
-        except ArtifactError:
-            continue  # whatever lies beside the artifact, it is not asked for
+    known = around(entries, names)
     found: dict[Path, Entry] = {}
     for folder, entry in entries.items():
         m = entry.manifest
@@ -192,11 +183,6 @@ def _baselines(names: Sequence[str], entries: dict[Path, Entry]) -> dict[Path, E
             continue
         own = beside(entry, known.values()).baseline
         if own is None:
-            command = ["python", "-m", "recipes", "random-real", str(folder.parent / f"{m.dataset}-random-ipc{m.ipc}")]
-            command += ["--dataset", m.dataset, "--ipc", str(m.ipc)]
-            raise UsageError(
-                f"{m.name} has no random selection of {m.ipc} images per class bundled or beside it; "
-                f"make it: {shlex.join(command)}"
-            )
+            raise no_baseline(m, folder)
         found |= {place: x for place, x in known.items() if x is own}
     return found

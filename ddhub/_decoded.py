@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ddhub._files import is_alive
+from ddhub._files import cache_home, is_alive
 from ddhub._fitting import RULE, Batch, Fit, decode
 from ddhub.errors import SourceError, first_line
 
@@ -85,8 +85,7 @@ def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
     which the next one removes; of two that decode at once, the slower one drops its copy.
     """
     key = hashlib.sha256(json.dumps([_CACHE_VERSION, facts]).encode()).hexdigest()[:16]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ddhub"
-    cache = Path(os.environ.get("DDHUB_CACHE") or home).expanduser() / "sources"
+    cache = cache_home() / "sources"
     folder = cache / f"{title}-{key}"
     found = _read_cache(folder)
     if found is not None:

@@ -12,6 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 FORMAT = 1
+# Paths inside a folder: parts that begin with a letter or a digit, so that none is `.` or `..` or leads elsewhere.
+NAME_RULE = re.compile(r"(?=.{1,200}\Z)[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+TENSOR_RULE = re.compile(r"[a-z0-9_.]{1,200}")
+TENSORS = 64  # that one artifact may have
+DIMENSIONS = 8  # that one tensor may have
 DTYPE_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
@@ -51,8 +56,13 @@ def is_number(value: object) -> bool:
     return bool(abs(value) <= sys.float_info.max)  # false for NaN and for 10**400
 
 
+def _is_level(value: Any) -> bool:
+    """A pixel's value in unit scale, far inside what float32 can hold."""
+    return is_number(value) and bool(abs(value) <= 1000)
+
+
 def _is_range(value: Any) -> bool:
-    return _all(is_number)(value) and len(value) == 2 and bool(value[0] < value[1])
+    return _all(_is_level)(value) and len(value) == 2 and bool(value[0] < value[1])
 
 
 def _is_classes(value: Any) -> bool:
@@ -91,6 +101,15 @@ def _is_tensor(value: Any) -> bool:
         and isinstance(value["dtype"], str)
         and value["dtype"] in DTYPE_BYTES
         and _all(_is_count)(value["shape"])
+        and len(value["shape"]) <= DIMENSIONS
+    )
+
+
+def _are_tensors(value: Any) -> bool:
+    return (
+        _all_values(_is_tensor)(value)
+        and len(value) <= TENSORS + 2
+        and all(TENSOR_RULE.fullmatch(name) for name in value)
     )
 
 
@@ -101,7 +120,12 @@ def _is_file(value: Any) -> bool:
         and isinstance(value["sha256"], str)
         and bool(re.fullmatch(r"[0-9a-f]{64}", value["sha256"]))
         and type(value["bytes"]) is int
+        and value["bytes"] >= 0
     )
+
+
+def _are_files(value: Any) -> bool:
+    return _all_values(_is_file)(value) and all(NAME_RULE.fullmatch(name) for name in value)
 
 
 # field: (what it must be, whether a value is that)
@@ -113,9 +137,9 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "ipc": ("a positive integer", _is_count),
     "classes": ("1 to 65536 distinct names", _is_classes),
     "image_size": ("(1 or 3 channels, height, width)", _is_size),
-    "mean": ("finite numbers", _all(is_number)),
-    "std": ("positive numbers", _all(lambda value: is_number(value) and value > 0)),
-    "pixel_range": ("pairs (low, high), low < high", _all(_is_range)),
+    "mean": ("numbers from -1000 to 1000", _all(_is_level)),
+    "std": ("numbers from 0.001 to 1000", _all(lambda value: _is_level(value) and value >= 0.001)),
+    "pixel_range": ("pairs (low, high), low < high, from -1000 to 1000", _all(_is_range)),
     "decoder": ("an object with a 'kind'", _has_kind),
     "labels": ("an object with a 'kind'", _has_kind),
     "protocol": ("an object", _is_object),
@@ -126,6 +150,9 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "citation": ("a text", lambda value: isinstance(value, str)),
     "deviations": ("a list of texts", _all(_is_text)),
     "paper": ("a list of objects", _all(_is_object)),
-    "tensors": ("names with dtype (as safetensors names it) and shape", _all_values(_is_tensor)),
-    "files": ("paths with sha256 and bytes", _all_values(_is_file)),
+    "tensors": (
+        f"names of a-z, 0-9, '_', '.', at most {TENSORS} and the images, with dtype (of safetensors) and shape",
+        _are_tensors,
+    ),
+    "files": ("paths of a-z, 0-9, '.', '_', '-' and '/' that lead nowhere else, with sha256 and bytes", _are_files),
 }

@@ -1,4 +1,4 @@
-"""Change a file or a folder whole or not at all, even when the process is killed.
+"""Read a file within bounds; change a file or a folder whole or not at all, even when the process is killed.
 
 New content goes to a hidden sibling, `.<name>.tmp-<pid>`, and is renamed into place. A folder that
 is replaced is first renamed to `.<name>.tmp-<pid>-old`; if the process dies between the two
@@ -8,15 +8,76 @@ renames, the next write puts it back. That write also removes what other dead pr
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
+import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from ddhub.errors import UsageError
 
 if sys.platform != "win32":
     import fcntl
+
+
+def max_bytes() -> int:
+    """Bytes that an artifact may have, on disk or once it is decoded: DDHUB_MAX_BYTES, else 2 GiB.
+
+    Raises:
+        UsageError: a DDHUB_MAX_BYTES that is no number of bytes.
+    """
+    text = os.environ.get("DDHUB_MAX_BYTES") or str(2**31)
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise UsageError(f"DDHUB_MAX_BYTES is {text!r}, not a number of bytes; correct it")
+    return int(text)
+
+
+def cache_home() -> Path:
+    """ddhub's own cache: DDHUB_CACHE, else `ddhub` in the user's cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ddhub"
+    return Path(os.environ.get("DDHUB_CACHE") or home).expanduser()
+
+
+def leads_out(path: Path) -> bool:
+    """Whether a file is a link to anywhere but the blobs of the Hub cache in which it lies.
+
+    Such a cache is made of links, `CACHE/REPOSITORY/snapshots/COMMIT/NAME` to `CACHE/REPOSITORY/blobs/HASH`, which may
+    be a link itself, to `CACHE/blobs/XX/HASH`.
+    """
+    if not path.is_symlink():
+        return False
+    target, own = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
+    repositories = [top.parent for top in own.parents if top.name == "snapshots"]
+    return not any(target.parent == x / "blobs" or target.parent.parent == x.parent / "blobs" for x in repositories)
+
+
+def names_in(folder: Path, parts: Iterable[str]) -> set[str]:
+    """What is in `folder` and in its folders `parts`, as relative paths, less the bytecode of Python files.
+
+    Raises OSError.
+    """
+    names = {path.name for path in folder.iterdir()} - {"__pycache__"}
+    for part in names.intersection(parts):
+        if (folder / part).is_dir() and not (folder / part).is_symlink():
+            names |= {f"{part}/{path.name}" for path in (folder / part).iterdir()}
+            names -= {part}
+    return names
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A file to read and its size in bytes. Raises OSError, also for what is no file: a pipe would wait for ever."""
+    # not blocking, so that a pipe is opened and then refused
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a file")
+        yield file, found.st_size
 
 
 def replace_file(path: Path, data: bytes) -> None:

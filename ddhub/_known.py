@@ -30,7 +30,7 @@ def _asset(name: str) -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "assets" / name).read_text().split())
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A class name without case, blanks and signs: 'T - shirt / top' and 'T-shirt/top' are one."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
@@ -79,13 +79,13 @@ class Known:
         """
         if len(recorded) != len(self.classes):
             return False
-        pairs = [(_plain(was), _plain(own), own) for was, own in zip(recorded, self.classes, strict=True)]
-        if all(was == own or was == _plain(self.spelled.get(name, name)) for was, own, name in pairs):
+        pairs = [(plain(was), plain(own), own) for was, own in zip(recorded, self.classes, strict=True)]
+        if all(was == own or was == plain(self.spelled.get(name, name)) for was, own, name in pairs):
             return True
         if not self.spelled or not all(re.fullmatch(r"n\d{8}", name) for name in self.classes):
             return False
-        words = {name: _plain(was.split(",")[0]) for was, name in zip(recorded, self.classes, strict=True)}
-        return all(words[name] == _plain(word) for name, word in self.spelled.items())
+        words = {name: plain(was.split(",")[0]) for was, name in zip(recorded, self.classes, strict=True)}
+        return all(words[name] == plain(word) for name, word in self.spelled.items())
 
 
 def _single(folder: str, side: int | None, config: str | None = None, square: bool = True) -> tuple[Copy, ...]:

@@ -37,13 +37,13 @@ def _or_folder(items: list[CompletionItem[Any]]) -> list[CompletionItem[Any]]:
 
 
 def complete_artifacts(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
-    """Bundled artifacts, and folders that are artifacts or teachers."""
-    from ddhub import hub
+    """Bundled artifacts, those of the catalog, and folders that are artifacts or teachers."""
+    from ddhub import _remote, hub
     from ddhub.manifest import MANIFEST
     from ddhub.teachers import FACTS
 
     bundled = (path.parent.name for path in hub.BUNDLED.glob(f"*/{MANIFEST}"))
-    return _or_folder(_starting([*bundled, *_folders(incomplete, (MANIFEST, FACTS))], incomplete))
+    return _or_folder(_starting([*bundled, *_remote.pins(), *_folders(incomplete, (MANIFEST, FACTS))], incomplete))
 
 
 def complete_teachers(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:

@@ -13,8 +13,11 @@ from ddhub.errors import DDHubError
 
 
 def printable(text: str) -> str:
-    """The text without control characters, so that no file can steer the terminal it is shown on."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
+    """The text without control characters, so that no file can steer the terminal it is shown on.
+
+    Nor turn the direction of a line, nor end it unseen.
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", "", text)
 
 
 def say(text: str, *, err: bool = False) -> None:

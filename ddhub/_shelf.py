@@ -7,17 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from ddhub import hub, results, teachers
+from ddhub.errors import UsageError
+from ddhub.manifest import MANIFEST
 from ddhub.protocols import Protocol, Result
 from ddhub.results import Entry, Mean
 
 
-def shelf(names: Iterable[str] = ()) -> list[tuple[Path, Entry]]:
+def shelf(names: Iterable[str | Path] = ()) -> list[tuple[Path, Entry]]:
     """Folders and contents of the bundled artifacts and of those named, which hide bundled namesakes."""
-    found = {name: (hub.BUNDLED / name, results.read(hub.BUNDLED / name)) for name in hub.catalog()}
+    bundled = [path.parent for path in sorted(hub.BUNDLED.glob(f"*/{MANIFEST}"))]
+    found = {folder.name: (folder, results.read(folder)) for folder in bundled}
     for folder in map(hub.resolve, names):
         entry = results.read(folder)
         found[entry.manifest.name] = (folder, entry)
     return list(found.values())
+
+
+def own(folder: Path) -> Path:
+    """The folder, if it is one to write to. UsageError for what lies in the cache of the Hub."""
+    from ddhub._remote import COMMIT
+
+    if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
+        raise UsageError(f"{folder} is the Hub's cache; make a copy to write to: ddhub download NAME --to FOLDER")
+    return folder
 
 
 def teacher_folder(name: str) -> Path | None:

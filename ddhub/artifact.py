@@ -17,21 +17,23 @@ replaced whole or not at all, and read back before it takes its place. There is 
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from ddhub import pixels
-from ddhub._files import locked, replace_file, replace_folder
-from ddhub.errors import ArtifactError, UsageError, first_line
+from ddhub import _parquet, _safetensors, _sense, pixels
+from ddhub._fields import TENSOR_RULE
+from ddhub._files import leads_out, locked, max_bytes, names_in, replace_file, replace_folder
+from ddhub.errors import ArtifactError, UsageError
 from ddhub.manifest import (
+    COMPENSATORS,
     DAMAGED,
+    LINK,
     MANIFEST,
     PARQUET,
     PREVIEW,
@@ -51,20 +53,8 @@ from ddhub.manifest import (
     seal,
 )
 
-_FILES = {MANIFEST, PARQUET, TENSORS, RECIPE, PREVIEW, RESULTS, README}
-_DTYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.uint16: "U16",
-    torch.int16: "I16",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.float32: "F32",
-    torch.int64: "I64",
-    torch.float64: "F64",
-}
+_FILES = {MANIFEST, PARQUET, TENSORS, RECIPE, PREVIEW, RESULTS, README, COMPENSATORS}
+_PARTS = {PurePosixPath(name).parent.name for name in _FILES} - {""}
 
 
 @dataclass(frozen=True)
@@ -86,62 +76,84 @@ class Artifact:
         return artifact
 
     def verify(self) -> None:
-        """Hash and read every file, and refuse one that does not belong.
+        """Hash and read every file once, and refuse one that does not belong or is too large.
 
+        What the manifest says is held against the limits before a file is read: DDHUB_MAX_BYTES (2 GiB) on disk and
+        once decoded, and of the images 64 times the bytes of their file, or 16 MiB more for few of them.
         Names that begin with a dot (`.git`, `.DS_Store`) are other tools' and left alone.
         """
-        for name, entry in self.manifest.files.items():
-            data = read_bytes(self.folder / name)
-            if len(data) != entry["bytes"]:
-                sizes = f"{len(data)} bytes, the manifest says {entry['bytes']}"
-                raise self._error(name, f"{sizes} ({DAMAGED})")
-            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                raise self._error(name, f"sha256 differs from the manifest ({DAMAGED})")
-        listed = {MANIFEST, RESULTS, README, *self.manifest.files}
-        for name in sorted(_names(self.folder) - listed):
-            if not Path(name).name.startswith("."):
+        files, decoded = self.manifest.files, self.bytes_by_tensor()
+        disk, memory = sum(entry["bytes"] for entry in files.values()), sum(decoded.values())
+        if max(disk, memory) > max_bytes():
+            cause = f"{disk:,} bytes, {memory:,} decoded, and DDHUB_MAX_BYTES allows {max_bytes():,}"
+            raise ArtifactError(f"{self.folder / MANIFEST}: {cause}; set it higher if you trust the artifact")
+        if decoded["images"] > 2**24 + 64 * files[PARQUET]["bytes"]:
+            raise self._error(PARQUET, f"too small a file for images of {decoded['images']:,} bytes")
+        self._check()
+
+    def _check(self) -> None:
+        """As `verify`, whatever the size: what was just written is nobody else's."""
+        listed = {MANIFEST, RESULTS, README, COMPENSATORS, *self.manifest.files}
+        for name in sorted(names_in(self.folder, _PARTS)):
+            if Path(name).name.startswith("."):
+                continue
+            if leads_out(self.folder / name):
+                raise ArtifactError(f"{self.folder / name}: {LINK}")
+            if name not in listed:
                 raise ArtifactError(f"{self.folder / name}: not part of the artifact; move it away")
+        for name in sorted(self.manifest.files.keys() - {PARQUET, TENSORS}):
+            self._read(name)
+        for name in ("_stored", "_tensors"):  # what was read before
+            self.__dict__.pop(name, None)
         self.results()
+        stored = self.images(), self.image_labels(), self.tensors()
+        try:
+            _sense.check(self.manifest, *stored)
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.folder / MANIFEST}: {str(error)[:500]}") from None
         readme = self.folder / README
         if readme.exists():
             # a byte that is not UTF-8 breaks the seal like any other
             check_text_seal(read_bytes(readme).decode("utf-8", "replace"), str(readme))
-        self.image_labels()
-        self.images()
-        self.tensors()
 
     def images(self) -> Tensor:
-        """The stored images, u8 [N, C, H, W]; `manifest.pixel_range` says what a byte means."""
-        count = self.manifest.tensors["images"]["shape"][0]
-        return pixels.read_images(self.folder / PARQUET, count, self.manifest.image_size)
+        """The stored images, u8 [N, C, H, W]; `manifest.pixel_range` says what a byte means.
+
+        They are read once: copy them before you change them, and so with all that this class reads.
+        """
+        return self._stored[0]
 
     def image_labels(self) -> Tensor:
         """The class number of each stored image, int64 [N]."""
-        count = self.manifest.tensors["images"]["shape"][0]
-        return pixels.read_labels(self.folder / PARQUET, count, len(self.manifest.classes))
+        return self._stored[1]
 
     def tensors(self, device: str | torch.device = "cpu") -> dict[str, Tensor]:
         """The tensors of `tensors.safetensors` by name, on `device`; {} if there are none."""
-        want = {name: x for name, x in self.manifest.tensors.items() if name not in STORED}
-        if not want:
-            return {}
-        out = {}
-        path = self.folder / TENSORS
+        return {name: tensor.to(device) for name, tensor in self._tensors.items()}
+
+    @cached_property
+    def _stored(self) -> tuple[Tensor, Tensor]:
+        m = self.manifest
+        count = m.tensors["images"]["shape"][0]
+        return _parquet.read(self._read(PARQUET), count, m.image_size, m.classes, str(self.folder / PARQUET))
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        want = {name: entry for name, entry in self.manifest.tensors.items() if name not in STORED}
         try:
-            with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-                if set(file.keys()) != want.keys():
-                    raise self._error(TENSORS, "holds other tensors than the manifest lists")
-                for name, entry in want.items():
-                    part = file.get_slice(name)
-                    if {"dtype": part.get_dtype(), "shape": part.get_shape()} != entry:
-                        raise self._error(TENSORS, f"{name!r} is not as the manifest says")
-                    out[name] = file.get_tensor(name)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise self._error(TENSORS, f"cannot be read ({first_line(error)})") from None
-        for name, tensor in out.items():
-            if not _is_finite(tensor):
-                raise self._error(TENSORS, f"{name!r} holds a value that is not finite")
-        return out
+            return _safetensors.read(self._read(TENSORS), want) if want else {}
+        except ValueError as error:
+            raise self._error(TENSORS, str(error)) from None
+
+    def _read(self, name: str) -> bytes:
+        """A file that the manifest lists, of the size and the hash that it has there."""
+        entry = self.manifest.files[name]
+        if (self.folder / name).parent != self.folder and (self.folder / name).parent.is_symlink():
+            raise ArtifactError(f"{self.folder / name}: {LINK}")
+        data = read_bytes(self.folder / name, entry["bytes"])
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise self._error(name, f"sha256 differs from the manifest ({DAMAGED})")
+        return data
 
     def results(self) -> list[dict[str, Any]]:
         """The records of `results.jsonl`, oldest first, without their seals."""
@@ -216,7 +228,7 @@ class Artifact:
             tensors={
                 "images": {"dtype": "U8", "shape": [*images.shape]},
                 "image_labels": {"dtype": label_type, "shape": [len(images)]},
-                **{k: {"dtype": _DTYPES[t.dtype], "shape": [*t.shape]} for k, t in tensors.items()},
+                **_safetensors.describe(tensors),
             },
             files={
                 name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
@@ -226,7 +238,8 @@ class Artifact:
         try:
             _check_target(target)
             files |= _results_of(target, manifest.digest)
-            replace_folder(target, files | {MANIFEST: manifest.render().encode()}, cls.open)
+            files[MANIFEST] = manifest.render().encode()
+            replace_folder(target, files, lambda temp: cls.open(temp, verify=False)._check())
         except OSError as error:
             cause = f"cannot be written ({error.strerror})"
             raise ArtifactError(f"{folder}: {cause}; free space or choose another folder") from None
@@ -250,12 +263,12 @@ def _check_input(manifest: Manifest, images: Tensor, labels: Tensor, tensors: di
     if labels.min() < 0 or labels.max() > last:
         raise UsageError(f"image_labels leave 0..{last}; store indices into manifest.classes")
     for name, tensor in tensors.items():
-        if name in STORED or not re.fullmatch(r"[a-z0-9_.]{1,200}", name):
+        if name in STORED or not TENSOR_RULE.fullmatch(name):
             raise UsageError(f"tensor name {name!r} is reserved or not of a-z, 0-9, _ and .")
-        if tensor.dtype not in _DTYPES or not tensor.numel():
+        if tensor.dtype not in _safetensors.DTYPES.values() or not tensor.numel():
             found = f"{tensor.dtype} {[*tensor.shape]}"
             raise UsageError(f"tensor {name!r} is {found}; store a plain type, and not empty")
-        if not _is_finite(tensor):
+        if not _safetensors.is_finite(tensor):
             raise UsageError(f"tensor {name!r} holds a value that is not finite; correct it")
 
 
@@ -265,19 +278,10 @@ def _check_target(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; choose another folder")
-    names = _names(folder)
+    names = names_in(folder, _PARTS)
     if names and (MANIFEST not in names or names - _FILES):
         cause = f"it holds {min(names - _FILES)!r}" if names - _FILES else f"it has no {MANIFEST}"
         raise UsageError(f"{folder}: not overwritten, {cause}; choose another folder")
-
-
-def _names(folder: Path) -> set[str]:
-    """What is in `folder` and its `data`, less the bytecode that installers make of recipes."""
-    names = {path.name for path in folder.iterdir()} - {"__pycache__"}
-    if "data" in names and (folder / "data").is_dir():
-        names |= {f"data/{path.name}" for path in (folder / "data").iterdir()}
-        names -= {"data"}
-    return names
 
 
 def _results_of(folder: Path, digest: str) -> dict[str, bytes]:
@@ -289,7 +293,3 @@ def _results_of(folder: Path, digest: str) -> dict[str, bytes]:
     except ArtifactError:
         pass  # nothing there, or damaged and therefore replaced
     return {}
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())

@@ -1,5 +1,7 @@
 """The card: an artifact's README.md, and the leaderboard, rendered from manifests and results alone.
 
+A card begins with the metadata that the Hub reads (`ddhub._metadata`).
+
     entry = results.read("cards/cifar10-infer-ipc10")
     render(entry, others)                  # Markdown; `manifest.seal_text` puts the seal below it
     leaderboard([entry, *others])
@@ -11,35 +13,44 @@ random selection of as many images per class, when `others` has it. Nothing here
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ddhub import _metadata
+from ddhub._beside import beside, identify, losses
 from ddhub._card_labels import labels
-from ddhub._card_results import beside, heading, protocol_text, results
+from ddhub._card_reading import NAMESPACE, loading, namespace, without
+from ddhub._card_results import heading, protocol_text, results
 from ddhub._fields import DTYPE_BYTES
+from ddhub._imported import command as import_command
+from ddhub._imported import is_imported
 from ddhub._markdown import code, table, text
-from ddhub.manifest import Manifest, label_dtype
+from ddhub.manifest import Manifest, label_dtype, seal_text
 from ddhub.results import Entry, settings
 
 
-def render(entry: Entry, others: Iterable[Entry] = ()) -> str:
-    """The card of an artifact, Markdown; `others` is where its baseline is looked for."""
-    m = entry.manifest
-    load = [
-        "import ddhub",
-        f'data = ddhub.load("{m.name}")',
-        'model, result = ddhub.train(data, "convnet3", seed=0)',
-    ]
+def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -> str:
+    """The card of an artifact, Markdown below the Hub's metadata.
+
+    Args:
+        others: where its baseline and its variants are looked for.
+        owner: namespace of the repository OWNER/NAME in which others find it.
+    """
+    m, company = entry.manifest, beside(entry, others)
     parts = [
-        f"# {m.name}",
+        f"{_metadata.dataset(entry)}\n# {m.name}",
         "![the stored images, one row a class](preview.png)",
         _summary(m),
-        code("python", load),
+        *losses(entry, company),
+        loading(m, owner),
         "## Bytes",
         *_bytes(entry),
+        "## Without ddhub",
+        *without(m, owner),
         "## Results",
-        *results(entry, beside(entry, others)),
+        *results(entry, company),
         *_paper(m),
         "## How it was made",
         *_recipe(m),
@@ -48,8 +59,23 @@ def render(entry: Entry, others: Iterable[Entry] = ()) -> str:
         "\n".join(f"- {text(line)}" for line in m.deviations) or "None is recorded.",
         "## Source, license, citation",
         *_source(m),
+        *([f"<!-- beside: {' '.join(map(identify, company.entries))} -->"] if company.entries else []),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def is_right(text: str, entry: Entry, others: Iterable[Entry]) -> bool:
+    """Whether the text of a README.md is the card of `entry`, beside the artifacts that it was rendered with.
+
+    Those are named in a comment at its end. Where one of them is not in `others` as it was then, as with a card that
+    was published long ago or by someone else, only the seal can tell: True.
+    """
+    match = re.search(r"^<!-- beside: (.*) -->$", text, re.MULTILINE)
+    known = {identify(x): x for x in others}
+    named = match[1].split() if match else []
+    if not known.keys() >= {*named}:
+        return True
+    return text == seal_text(render(entry, [known[x] for x in named], namespace(text)))
 
 
 def leaderboard(entries: Sequence[Entry]) -> str:
@@ -79,9 +105,10 @@ def leaderboard(entries: Sequence[Entry]) -> str:
 
 def _summary(m: Manifest) -> str:
     count, (_, height, width) = m.tensors["images"]["shape"][0], m.image_size
+    maker = "imported, made by its publisher by" if is_imported(m) else "made by the recipe"
     return (
         f"Distilled `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for "
-        f"{len(m.classes):,} classes, made by the recipe `{text(m.method)}` for a budget of {m.ipc} images "
+        f"{len(m.classes):,} classes, {maker} `{text(m.method)}` for a budget of {m.ipc} images "
         f"a class. Decoder: {text(m.decoder['kind'])}. Labels: {labels(m)}. Digest: `{m.digest}`."
     )
 
@@ -113,12 +140,7 @@ def _paper(m: Manifest) -> list[str]:
 
 def _recipe(m: Manifest) -> list[str]:
     recipe, run = m.recipe, m.recipe["run"]
-    if recipe["preset"]:
-        flags = ["--preset", recipe["preset"], "--seed", str(recipe["seed"])]
-    else:
-        pairs = sorted(recipe["config"].items())
-        flags = [word for key, x in pairs for word in (f"--{key.replace('_', '-')}", _setting(x))]
-    command = shlex.join(["python", "-m", "recipes", m.method, m.name, *flags, "--data", "ROOT"])
+    words = import_command(m) if is_imported(m) else _recipe_command(m)
     facts: dict[str, Any] = {
         "preset": recipe["preset"] or "none",
         **{f"setting {key}": _setting(value) for key, value in sorted(recipe["config"].items())},
@@ -130,9 +152,19 @@ def _recipe(m: Manifest) -> list[str]:
         facts["peak memory"] = f"{run['peak_bytes'] / 2**30:.2f} GiB"
     return [
         f"By `{text(recipe['path'])}`, whose text is in `recipe.py`:",
-        code("sh", [command]),
+        code("sh", [shlex.join(words)]),
         table("fact|value", facts.items()),
     ]
+
+
+def _recipe_command(m: Manifest) -> list[str]:
+    recipe = m.recipe
+    if recipe["preset"]:
+        flags = ["--preset", recipe["preset"], "--seed", str(recipe["seed"])]
+    else:
+        pairs = sorted(recipe["config"].items())
+        flags = [word for key, x in pairs for word in (f"--{key.replace('_', '-')}", _setting(x))]
+    return ["python", "-m", "recipes", m.method, m.name, *flags, "--data", "ROOT"]
 
 
 def _setting(value: object) -> str:

@@ -4,8 +4,9 @@
     ddhub train cifar10-infer-ipc10 cifar10-random-ipc10 --model resnet18 --seeds 3 --data ROOT
 
 Here are the commands on artifacts as they lie; in `ddhub._cli_train` and `_cli_compare` those on students, in
-`_cli_export` those for other tools, in `_cli_data` those on real data. A command imports what it needs inside its
-body, so that `ddhub list` never pays for torch. Errors and exit codes are those of `ddhub._program`.
+`_cli_export` those for other tools, in `_cli_data` those on real data, in `_cli_hub`, `_cli_push` and `_cli_import`
+those that take artifacts elsewhere. A command imports what it needs inside its body, so that `ddhub list` never pays
+for torch. Errors and exit codes are those of `ddhub._program`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from ddhub import __version__
 from ddhub._cli_compare import compare
 from ddhub._cli_data import data
 from ddhub._cli_export import cite, completion, export
+from ddhub._cli_hub import download
+from ddhub._cli_import import import_
+from ddhub._cli_push import push
 from ddhub._cli_train import train
-from ddhub._options import json_option, name_argument, names_argument
+from ddhub._options import complete_artifacts, json_option, name_argument, names_argument
 from ddhub._printing import flat, print_json, print_table, say, write
 from ddhub._program import guarded
 from ddhub.errors import ArtifactError, UsageError
@@ -42,9 +46,15 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command("list")
+@click.option("--remote", is_flag=True, help="Ask the Hub: those of DDHUB_NAMESPACE, else ddhub, and of the catalog.")
 @json_option
-def list_(as_json: bool) -> None:
+def list_(remote: bool, as_json: bool) -> None:
     """Show the bundled artifacts, the accuracies of their students, and the bundled teachers."""
+    if remote:
+        from ddhub._cli_hub import print_published
+
+        return print_published(as_json)
+
     from ddhub import teachers
     from ddhub._shelf import facts, shelf, test_text
     from ddhub.results import settings
@@ -89,7 +99,7 @@ def info(name: str, as_json: bool) -> None:
     if teacher:
         shown = teachers.read(teacher)
     else:
-        entry = results.read(hub.resolve(name))
+        entry = results.read(hub.resolve(name, whole=False))
         shown, means = facts(entry), entry.means()
     if as_json:
         print_json(shown)
@@ -108,22 +118,30 @@ def info(name: str, as_json: bool) -> None:
 
 
 @cli.command()
-@names_argument
+@click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete_artifacts)
+@click.option("--remote", is_flag=True, help="Check that the Hub has what the catalog pins; all of it without a NAME.")
 @json_option
-def verify(names: tuple[str, ...], as_json: bool) -> None:
+def verify(names: tuple[str, ...], remote: bool, as_json: bool) -> None:
     """Check every byte of artifacts and teachers, and that cards are what manifests and results say."""
+    if remote:
+        from ddhub._cli_hub import verify_published
+
+        return verify_published(names, as_json)
+    if not names:
+        raise UsageError("nothing to check; name an artifact, or give --remote (ddhub verify --help)")
     from ddhub import hub, teachers
     from ddhub._shelf import shelf, teacher_folder
 
     folders = {name: teacher_folder(name) for name in names}
-    entries = [entry for _, entry in shelf(name for name, teacher in folders.items() if not teacher)]
+    found = {name: hub.resolve(name) for name, teacher in folders.items() if not teacher}
+    entries = [entry for _, entry in shelf(found.values())]
     reports: list[dict[str, Any]] = []
     for name, teacher in folders.items():
         try:
             if teacher:
                 count, digest = 2, teachers.verify(teacher)["digest"]
             else:
-                count, digest = _checked(name, hub.resolve(name), entries)
+                count, digest = _checked(name, found[name], entries)
         except ArtifactError as error:
             reports.append({"name": name, "ok": False, "error": str(error)})
             say(f"error: {error}", err=True)
@@ -139,15 +157,17 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 
 def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, str]:
     """Files and digest of an artifact of which every byte and the card are right. Raises ArtifactError."""
-    from ddhub import card, results
+    from ddhub import _compensators, card, results
     from ddhub.artifact import Artifact
-    from ddhub.manifest import README, read_bytes, seal_text
+    from ddhub.manifest import COMPENSATORS, README, read_bytes
 
     artifact = Artifact.open(folder)
-    text = seal_text(card.render(results.read(folder), entries))
-    if (folder / README).exists() and read_bytes(folder / README) != text.encode():
+    readme, pictures = folder / README, folder / COMPENSATORS
+    if readme.exists() and not card.is_right(read_bytes(readme).decode(), results.read(folder), entries):
         cause = "not the card of the manifest and results beside it"
-        raise ArtifactError(f"{folder / README}: {cause}; run ddhub card {name}")
+        raise ArtifactError(f"{readme}: {cause}; run ddhub card {name}")
+    if pictures.exists() and read_bytes(pictures) != _compensators.render(artifact):
+        raise ArtifactError(f"{pictures}: not what this Pillow makes of the tensors; remove it, or publish it again")
     return len(artifact.file_bytes()), artifact.manifest.digest
 
 
@@ -193,13 +213,13 @@ def _decoded(folder: Path) -> bytes:
 def card_(names: tuple[str, ...], to: str | None) -> None:
     """Write README.md into artifacts' folders, from their manifests and results."""
     from ddhub import card, hub
-    from ddhub._shelf import shelf
+    from ddhub._shelf import own, shelf
     from ddhub.manifest import PREVIEW, README, read_bytes, seal_text
 
-    found = shelf(names)
+    named = dict.fromkeys(own(hub.resolve(name)) for name in names)
+    found = shelf(named)
     entries = [entry for _, entry in found]
-    named = {hub.resolve(name) for name in names}
-    if missing := named - {folder for folder, _ in found}:
+    if missing := named.keys() - {folder for folder, _ in found}:
         raise UsageError(f"{min(missing)} has the name of another one given; render one of them at a time")
     for folder, entry in found:
         text = seal_text(card.render(entry, entries)).encode()
@@ -216,7 +236,7 @@ def card_(names: tuple[str, ...], to: str | None) -> None:
         say(str(Path(to) / README))
 
 
-for command in (train, compare, export, cite, data, completion):
+for command in (train, compare, export, download, import_, push, cite, data, completion):
     cli.add_command(command)
 
 

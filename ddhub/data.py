@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,6 +28,10 @@ from ddhub.labels import Labels, Teacher
 from ddhub.protocols import Augment, Protocol
 from ddhub.teachers import fitting
 from ddhub.views import Views, epoch_views, render
+
+if TYPE_CHECKING:
+    from ddhub._publication import Published
+    from ddhub.export import Export
 
 # Batches of small images are rendered together, up to so many values (8 MiB of float32): about a tenth more images
 # per second for batches of 64 CIFAR images on 2 cores, and fewer kernel launches on a GPU.
@@ -54,6 +59,7 @@ class About:
     Attributes:
         lr: the step size that was learned with the images, for protocols with `learned_lr`.
         near: the folder in which the artifact lies, where its teachers may lie too.
+        folder: the artifact's own.
     """
 
     name: str
@@ -65,6 +71,7 @@ class About:
     std: tuple[float, ...]
     lr: float | None = None
     near: Path | None = None
+    folder: Path | None = None
 
 
 class DistilledData:
@@ -247,6 +254,47 @@ class DistilledData:
                 "data.batches(), or data.using(labels=...) first"
             )
         return _Items(self)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+    ) -> Published:
+        """Publish the artifact that was loaded, as its folder holds it, in the repository NAMESPACE/NAME.
+
+        What `using` and `to` have changed is no part of it. `ddhub.publish.push` says what the arguments are, what is
+        checked before, and what is raised.
+        """
+        from ddhub._remote import REPO
+        from ddhub.publish import push
+
+        if not REPO.fullmatch(repo_id):
+            raise UsageError(f"{repo_id!r} is no repository NAMESPACE/NAME; correct it")
+        return push(
+            self._folder(),
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+        )
+
+    def export(self, to: str, out: str | Path) -> Export:
+        """Write the rebuilt images of the artifact that was loaded for other tools: `ddhub.export.export`."""
+        from ddhub.export import export
+
+        return export(self._folder(), to, out)
+
+    def _folder(self) -> Path:
+        if self.about.folder is None:
+            raise UsageError(f"{self.about.name!r} was made in memory; write it to a folder first (Artifact.write)")
+        return self.about.folder
 
 
 def _asked_for(labels: Labels, plan: Protocol, about: About) -> Labels:

@@ -142,4 +142,6 @@ def build(
             f"decoder 'compensate': compensators {tuple(compensators.shape)} and scale {tuple(scale.shape)} "
             f"do not fit images {tuple(images.shape)}; regenerate the artifact"
         )
+    if not (scale.min() >= 0 and scale.max() <= 1):
+        raise ArtifactError("decoder 'compensate': a scale is not in [0, 1]; regenerate the artifact")
     return Compensate(images, compensators, scale)

@@ -30,6 +30,10 @@ class TrainingError(DDHubError):
     """A run that cannot go on, such as one whose loss is not a number."""
 
 
+class HubError(DDHubError):
+    """The Hub, which cannot be reached or refuses what it is asked."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
     """The error for a name that nobody knows, with the nearest known one.
 
@@ -43,5 +47,5 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Usage
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind when it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    """The first line of an error's text, 300 characters of it at most, or its kind when it has none."""
+    return next(iter(str(error).splitlines()), "")[:300] or type(error).__name__

@@ -24,10 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddhub import _stored
+from ddhub._fields import is_number
 from ddhub._losses import distillation_loss
 from ddhub._stored import Stored
 from ddhub.errors import ArtifactError
 from ddhub.views import Views
+
+_LARGEST = 65504  # of logits: what f16 holds, far from where a softmax in f32 is not a number
 
 
 def _mix(own: Tensor, partner: Tensor, view: Views) -> Tensor:
@@ -141,7 +144,7 @@ def build(
     if kind == "teacher":
         if not teachers:
             raise ArtifactError("labels 'teacher' need their nets: ddhub.load(name, teachers=[net, ...])")
-        return Teacher(teachers, float(spec["temperature"]))
+        return Teacher(teachers, temperature(spec))
     logits = tensors.get("labels.logits")
     if kind in ("dbr", "top1") or (kind == "soft" and logits is not None and logits.dim() == 3):
         return _stored.build(spec, classes, count, tensors, epochs)
@@ -152,4 +155,18 @@ def build(
         raise ArtifactError(
             f"labels 'soft': tensor labels.logits is {found}, needed [{len(classes)}, {count}]; regenerate the artifact"
         )
-    return Soft(logits, float(spec["temperature"]))
+    if not logits.is_floating_point() or logits.abs().max() > _LARGEST:
+        raise ArtifactError(
+            f"labels 'soft': tensor labels.logits is {logits.dtype}, or not within ±{_LARGEST}; regenerate the artifact"
+        )
+    return Soft(logits, temperature(spec))
+
+
+def temperature(spec: Mapping[str, Any]) -> float:
+    """The temperature that a manifest's `labels` ask for. ArtifactError for none, or one outside 0.01 to 10,000."""
+    value: Any = spec.get("temperature")
+    if not (is_number(value) and 0.01 <= value <= 10_000):
+        raise ArtifactError(
+            f"labels {spec['kind']!r}: temperature is {value!r}, not 0.01 to 10,000; regenerate the artifact"
+        )
+    return float(value)

@@ -20,14 +20,18 @@ Nothing here imports torch: a list of artifacts needs this module alone.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ddhub._fields import DTYPE_BYTES, FORMAT, RULES, is_recipe
-from ddhub.errors import ArtifactError, first_line
+from ddhub._files import leads_out, max_bytes, open_file
+from ddhub._json import REPAIR as REPAIR
+from ddhub._json import canonical as canonical
+from ddhub._json import dump
+from ddhub._json import parse as parse
+from ddhub.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 PARQUET = "data/train-00000-of-00001.parquet"
@@ -36,27 +40,12 @@ RECIPE = "recipe.py"
 PREVIEW = "preview.png"
 RESULTS = "results.jsonl"
 README = "README.md"
+COMPENSATORS = "compensators/train-00000-of-00001.parquet"  # a copy for viewers, never read
 STORED = ("images", "image_labels")  # the two tensors that live in the parquet file
-REPAIR = "download or regenerate the artifact"
 DAMAGED = "file damaged or edited"
-
-
-def canonical(value: object) -> str:
-    """The one JSON text of a value: keys sorted, no spaces, ASCII. ArtifactError if none exists."""
-    return _dump(value, separators=(",", ":"))
-
-
-def parse(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `data`. ArtifactError about `what` for bad UTF-8, NaN, a list, …"""
-    try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"{what}: not UTF-8 (byte {error.start}); {REPAIR}") from None
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{what}: not JSON ({first_line(error)}); {REPAIR}") from None
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{what}: no JSON object but a {type(value).__name__}; {REPAIR}")
-    return value
+LINK = "a link to a place outside the artifact; put the file itself there"
+TEXT_BYTES = 2**22  # that a file of text may have
+LIMITS = {**dict.fromkeys((MANIFEST, RESULTS, README, RECIPE), TEXT_BYTES), PREVIEW: 2**24}
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
@@ -87,10 +76,22 @@ def check_text_seal(text: str, what: str) -> None:
         raise ArtifactError(f"{what}: {cause}; render it again (ddhub card)")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of one file of an artifact. ArtifactError when it is missing or unreadable."""
+def read_bytes(path: Path, size: int | None = None, *, limit: int | None = None) -> bytes:
+    """The content of one file of an artifact, of exactly `size` bytes where the manifest says how many.
+
+    ArtifactError when it is missing or unreadable, larger than its name allows, or no file but a pipe, a device or a
+    link that leads out of the artifact; all this is asked before anything is read.
+    """
+    limit = limit or LIMITS.get(path.name, max_bytes() if size is None else size)
+    if leads_out(path):
+        raise ArtifactError(f"{path}: {LINK}")
     try:
-        return path.read_bytes()
+        with open_file(path) as (file, found):
+            if size is not None and found != size:
+                raise ArtifactError(f"{path}: {found} bytes, the manifest says {size} ({DAMAGED}); {REPAIR}")
+            if found > limit:
+                raise ArtifactError(f"{path}: {found:,} bytes, where {limit:,} are allowed; {REPAIR}")
+            return file.read(found)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; {REPAIR}") from None
     except OSError as error:
@@ -107,14 +108,18 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not path.is_file():
         cause = f"no {MANIFEST} in it"
         raise ArtifactError(f"{folder} is not an artifact: {cause}; give an artifact's folder")
-    data = read_bytes(path)
-    record = parse(data, str(path))
+    return parse_manifest(read_bytes(path), str(path))
+
+
+def parse_manifest(data: bytes, what: str) -> Manifest:
+    """The checked manifest in the bytes of a `manifest.json`. ArtifactError about `what`."""
+    record = parse(data, what)
     try:
         manifest = Manifest.from_json(record)
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from None
+        raise ArtifactError(f"{what}: {error}") from None
     if manifest.render().encode() != data:
-        raise ArtifactError(f"{path}: not written as ddhub writes it ({DAMAGED}); {REPAIR}")
+        raise ArtifactError(f"{what}: not written as ddhub writes it ({DAMAGED}); {REPAIR}")
     return manifest
 
 
@@ -213,7 +218,12 @@ class Manifest:
         return manifest
 
     def _check_content(self) -> None:
-        """A written manifest lists the stored images, their labels, and the files this implies."""
+        """A written manifest lists the stored images, their labels, and the files this implies.
+
+        The classes of a data set that ddhub knows are in that data set's order.
+        """
+        from ddhub._known import KNOWN  # here because of the class names that it reads from files
+
         images, labels = (self.tensors.get(name, {"dtype": "", "shape": []}) for name in STORED)
         count = images["shape"][:1]
         if images != {"dtype": "U8", "shape": [*count, *self.image_size]} or not count:
@@ -224,6 +234,9 @@ class Manifest:
         for path in sorted(self.files.keys() ^ {PARQUET, RECIPE, PREVIEW, *extra}):
             state = "a file too many" if path in self.files else "not the file"
             raise ArtifactError(f"the manifest lists {state}, {path!r}; {REPAIR}")
+        for name in dict.fromkeys((self.dataset, self.source["name"])):
+            if name in KNOWN and not KNOWN[name].names_agree(self.classes):
+                raise ArtifactError(f"the classes are not those of {name} in their order; {REPAIR}")
 
     def _record(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -236,7 +249,7 @@ class Manifest:
     def render(self) -> str:
         """The text of `manifest.json`, with digest and seal."""
         recipe = {**self.recipe, "run": seal(self.recipe["run"])}
-        return _dump({**self._record(), "recipe": recipe, "digest": self.digest}, indent=1) + "\n"
+        return dump({**self._record(), "recipe": recipe, "digest": self.digest}, indent=1) + "\n"
 
     def bytes_by_tensor(self) -> dict[str, int]:
         """Raw bytes of each stored tensor, labels included: its cost before any compression."""
@@ -250,21 +263,6 @@ class Manifest:
 def label_dtype(classes: int) -> str:
     """The smallest type that holds a class number: U8 up to 256 classes, U16 above."""
     return "U8" if classes <= 256 else "U16"
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a finite number")
-    return value
-
-
-def _dump(value: object, **style: Any) -> str:
-    try:
-        return json.dumps(value, sort_keys=True, allow_nan=False, **style)
-    except (TypeError, ValueError, RecursionError) as error:
-        cause = f"not writable as JSON ({first_line(error)})"
-        raise ArtifactError(f"{cause}; use texts, finite numbers, lists and objects") from None
 
 
 def _digest(record: dict[str, Any]) -> str:

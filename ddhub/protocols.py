@@ -171,6 +171,7 @@ class Protocol:
     teacher_batch_stats: bool = False
 
     def __post_init__(self) -> None:
+        _require(isinstance(self.name, str), "name", self.name, "a text")
         _require(_is_whole(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "1 or more")
         size = self.batch_size
         _require(_is_whole(size) and size >= 1, "batch_size", size, "1 or more")
@@ -209,17 +210,18 @@ class Protocol:
         Raises:
             ArtifactError: a field that this version does not know, or a value out of range.
         """
+        augment = record.get("augment", {})
+        if not isinstance(augment, Mapping):
+            raise ArtifactError("protocol: augment is no object; regenerate the artifact")
         known = {item.name for item in fields(cls)}
-        strange = sorted(set(record) - known) + sorted(
-            set(record.get("augment", {})) - {item.name for item in fields(Augment)}
-        )
+        strange = sorted(set(record) - known) + sorted(set(augment) - {item.name for item in fields(Augment)})
         if strange:
             raise ArtifactError(f"protocol: unknown field {strange[0]!r}; pip install -U ddhub")
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
         }
         try:
-            return cls(**{**values, "augment": Augment(**record.get("augment", {}))})
+            return cls(**{**values, "augment": Augment(**augment)})
         except (UsageError, TypeError) as error:
             raise ArtifactError(f"protocol: {error}; regenerate the artifact") from None
 

@@ -105,6 +105,7 @@ def _result(record: dict[str, Any], manifest: Manifest, what: str) -> Result:
     known = {item.name: _TYPES[str(item.type)] for item in fields(Result)}
     strange = sorted(known.keys() ^ record.keys())
     strange += [key for key in known if type(record.get(key)) not in known[key]]
+    strange += [] if strange or 0 <= record["accuracy"] <= 100 else ["accuracy"]
     if strange:
         raise ArtifactError(f"{what}: field {strange[0]!r} is not as in a Result; delete that line")
     if (record["artifact"], record["digest"]) != (manifest.name, manifest.digest):

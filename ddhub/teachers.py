@@ -9,7 +9,8 @@
     identify("out/cifar10-resnet18-w16-e4-s0")          # 'cifar10-resnet18-w16-e4-s0@0123456789ab'
 
 A name is a folder if there is one at that path, else a folder near the artifact that asks, else a teacher bundled in
-the package. Only what builds a net imports torch.
+the package. An id may also be that of a model repository on the Hub, NAMESPACE/NAME: `from_hub`. Only what builds a net
+imports torch.
 
 | fact                     | what it is                                                                       |
 |--------------------------|----------------------------------------------------------------------------------|
@@ -27,17 +28,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddhub._fields import RULES, is_number
 from ddhub._files import replace_folder
-from ddhub.errors import ArtifactError, UsageError, first_line, unknown
-from ddhub.manifest import DAMAGED, REPAIR, canonical, check_seal, parse, read_bytes, seal
+from ddhub.errors import ArtifactError, HubError, UsageError, first_line, unknown
+from ddhub.manifest import DAMAGED, REPAIR, TEXT_BYTES, canonical, check_seal, parse, read_bytes, seal
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ddhub._remote import Access
     from ddhub.data import About
 
 FACTS = "teacher.json"
@@ -45,9 +48,11 @@ WEIGHTS = "weights.safetensors"
 BUNDLED = Path(__file__).parent / "assets" / "teachers"
 FORMAT = 1
 
+Ask = Callable[[str, str], Path]  # name and digest of a teacher -> its folder
+
 _ID = re.compile(r"(.+)@([0-9a-f]{12,64})")
 _TEST = {"name": str, "label": str, "images": int, "fingerprint": str}
-_AS_MANIFEST = ("name", "dataset", "classes", "image_size", "mean", "std", "protocol", "source", "license", "files")
+_AS_MANIFEST = ("name", "dataset", "classes", "image_size", "mean", "std", "protocol", "source", "license")
 # fact: (what it must be, whether a value is that)
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **{name: RULES[name] for name in _AS_MANIFEST},
@@ -61,6 +66,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "epochs": ("a whole number, 0 or more", lambda value: type(value) is int and value >= 0),
     "seed": ("a whole number", lambda value: type(value) is int),
     "run": ("an object", lambda value: isinstance(value, dict)),
+    "files": (f"{WEIGHTS} with sha256 and bytes", lambda value: RULES["files"][1](value) and value.keys() == {WEIGHTS}),
 }
 _found: dict[str, Path] = {}  # where `identify` found a teacher, so that its id leads back there in this process
 
@@ -103,18 +109,41 @@ def write(folder: str | Path, net: nn.Module, **facts: Any) -> str:
     return str(record["digest"])
 
 
-def open_teacher(name: str | Path, *, near: Path | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def from_hub(name: str, digest: str, *, owner: str | None = None, access: Access | None = None) -> Path:
+    """The folder of a teacher on the Hub, checked: OWNER/NAME, or in DDHUB_NAMESPACE if `owner` is None.
+
+    One that was downloaded before is not asked for again.
+
+    Raises:
+        HubError: the Hub cannot be asked, or has no such repository.
+        ArtifactError: a damaged teacher, or another digest.
+    """
+    from ddhub import _place, _remote, _snapshot
+
+    def read_contents(folder: Path) -> _place.Contents:
+        facts = read(folder)
+        return _place.Contents(facts["name"], facts["digest"], facts["files"])
+
+    kind = _place.Kind("model", FACTS, read_contents)
+    repo = f"{owner or _remote.namespace()}/{name}"
+    return _snapshot.fetch(repo, kind, digest=digest, access=access or _remote.Access())
+
+
+def open_teacher(
+    name: str | Path, *, near: Path | None = None, ask: Ask = from_hub
+) -> tuple[nn.Module, dict[str, Any]]:
     """A teacher by name, every byte of it checked: the net, frozen and in eval mode on the CPU, and its facts.
 
     Args:
         name: a folder, or the name or the id (NAME@DIGEST) of a teacher.
         near: a folder that may hold it, such as the one in which the artifact that asks lies.
+        ask: what gets one that is nowhere here, by name and digest.
 
     Raises:
         UsageError: an unknown name.
         ArtifactError: a file that is damaged, missing or not the model's, or another digest than the id's.
     """
-    return _build(resolve(name, near=near))
+    return _build(resolve(name, near=near, ask=ask))
 
 
 def identify(name: str | Path, *, near: Path | None = None) -> str:
@@ -129,8 +158,10 @@ def identify(name: str | Path, *, near: Path | None = None) -> str:
     return known
 
 
-def fitting(ids: Sequence[str], about: About) -> list[nn.Module]:
+def fitting(ids: Sequence[str], about: About, ask: Ask = from_hub) -> list[nn.Module]:
     """The teachers of these ids, for data that `about` describes; they may lie beside the artifact (`about.near`).
+
+    What is nowhere here is got by `ask`.
 
     Raises:
         UsageError: an unknown name.
@@ -140,7 +171,7 @@ def fitting(ids: Sequence[str], about: About) -> list[nn.Module]:
     for name in ids:
         if not _ID.fullmatch(name):
             raise ArtifactError(f"teacher {name!r} is no id NAME@DIGEST; ddhub.teachers.identify(name) makes one")
-        net, facts = open_teacher(name, near=about.near)
+        net, facts = open_teacher(name, near=about.near, ask=ask)
         for key in ("classes", "image_size", "mean", "std"):
             if tuple(facts[key]) != tuple(getattr(about, key)):
                 raise ArtifactError(
@@ -160,8 +191,8 @@ def is_teacher(folder: str | Path) -> bool:
     return (Path(folder) / FACTS).is_file()
 
 
-def resolve(name: str | Path, *, near: Path | None = None) -> Path:
-    """The folder of a teacher by path, name or id (NAME@DIGEST).
+def resolve(name: str | Path, *, near: Path | None = None, ask: Ask = from_hub) -> Path:
+    """The folder of a teacher by path, name or id (NAME@DIGEST); one that is known by its id alone is got by `ask`.
 
     Raises:
         UsageError: no such teacher; the message offers the nearest name.
@@ -170,12 +201,18 @@ def resolve(name: str | Path, *, near: Path | None = None) -> Path:
     match = _ID.fullmatch(str(name))
     stem, digest = match.groups() if match else (str(name), "")
     places = [folder for folder in _candidates(str(name), stem, near) if is_teacher(folder)]
-    if not places:
-        known = {path.parent.name for root in (BUNDLED, near) if root for path in root.glob(f"*/{FACTS}")}
-        raise unknown("teacher", stem, known, "a teacher lies beside its artifact, or is named by its folder")
     for folder in places:
         if not digest or str(read(folder)["digest"]).startswith(digest):
             return folder
+    hint = "a teacher lies beside its artifact, or is named by its folder"
+    if digest and RULES["name"][1](stem):
+        try:
+            return ask(stem, digest)
+        except HubError as error:
+            hint += f"; {error}"
+    if not places:
+        known = {path.parent.name for root in (BUNDLED, near) if root for path in root.glob(f"*/{FACTS}")}
+        raise unknown("teacher", stem, known, hint)
     other = read(places[0])["digest"][:12]
     raise ArtifactError(f"{places[0]}: its digest is {other}, not {digest[:12]}; get the teacher that was asked for")
 
@@ -200,7 +237,7 @@ def read(folder: str | Path) -> dict[str, Any]:
         ArtifactError: no teacher there, or a damaged file.
     """
     path = Path(folder) / FACTS
-    data = read_bytes(path)
+    data = read_bytes(path, limit=TEXT_BYTES)
     record = parse(data, str(path))
     number = record.get("format")
     if isinstance(number, int) and number > FORMAT:
@@ -219,27 +256,37 @@ def read(folder: str | Path) -> dict[str, Any]:
 
 def verify(folder: str | Path) -> dict[str, Any]:
     """As `read`, with the weights hashed too. ArtifactError when they are not what the facts say."""
-    facts, path = read(folder), Path(folder) / WEIGHTS
+    return _verified(Path(folder))[0]
+
+
+def _verified(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The facts and the file of weights, read once."""
+    facts, path = read(folder), folder / WEIGHTS
     data = read_bytes(path)
     if {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} != facts["files"].get(WEIGHTS):
         raise ArtifactError(f"{path}: sha256 or size differ from {FACTS} ({DAMAGED}); {REPAIR}")
-    return facts
+    return facts, data
 
 
 def _build(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The net in a folder, with weights and facts checked."""
     import torch
-    from safetensors.torch import load_file
 
-    from ddhub import models
+    from ddhub import _safetensors, models
 
-    facts, path = verify(folder), folder / WEIGHTS
+    facts, data = _verified(folder)
     channels, size = facts["image_size"][:2]
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
-        net = models.build(facts["model"], classes=len(facts["classes"]), size=size, channels=channels)
+    build = partial(models.build, facts["model"], classes=len(facts["classes"]), size=size, channels=channels)
     try:
-        net.load_state_dict(load_file(path))
-    except Exception as error:  # safetensors and torch have errors of many kinds
+        # compared before there is a net: a model's name can ask for terabytes
+        weights = _safetensors.read(data, _safetensors.describe_net(build))
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
+            net = build()
+        net.load_state_dict(weights)
+    except UsageError:
+        raise
+    except Exception as error:  # torch has errors of many kinds
+        path = folder / WEIGHTS
         raise ArtifactError(
             f"{path}: not the weights of {facts['model']!r} ({first_line(error)}); name the right model"
         ) from None

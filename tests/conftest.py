@@ -1,16 +1,43 @@
-"""What all tests share: real data where there is some, and a cache that is not the user's."""
+"""What all tests share: a hub of their own, real data where there is some, and caches that are not the user's."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from hub import isolation
+from hub.server import DummyHub
+
+# Here, because huggingface_hub and datasets read the environment when they are imported.
+HUB = DummyHub()
+HOME = Path(tempfile.mkdtemp(prefix="ddhub-tests-hf-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+isolation.set_environment(HUB.endpoint, HOME)
+isolation.guard_sockets()
+
+import torch  # noqa: E402
 
 torch.set_num_threads(1)  # tests run side by side, and threads that wait for one another make all of them slow
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the Hub's client use what its own HTTP library has deprecated."""
+    config.addinivalue_line("filterwarnings", "ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What came of every fault that tests put between the client and the hub (`hub.test_faults`)."""
+    reports = [x for kind in ("passed", "failed") for x in terminalreporter.stats.get(kind, []) if x.when == "call"]
+    rows = [value for report in reports for key, value in report.user_properties if key == "fault"]
+    if rows:
+        terminalreporter.section("faults, and what came of them")
+    for fault, outcome in rows:
+        terminalreporter.write_line(f"{fault:45} {outcome}")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,6 +49,38 @@ def shared_cache() -> Iterator[Path]:
     ):
         patch.setenv("DDHUB_CACHE", folder)
         yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def own_network() -> Iterator[None]:
+    """Fail the test that asked the hub for what it does not know, sent a token to the CDN or left the machine."""
+    yield
+    troubles = [*HUB.troubles, *isolation.blocked]
+    HUB.troubles.clear()
+    isolation.blocked.clear()
+    if troubles:
+        pytest.fail("\n".join(troubles))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_network: None) -> Iterator[DummyHub]:
+    """The hub, without repositories, faults and log, and a client with an empty cache, signed in as nobody."""
+    HUB.patch = monkeypatch
+    HUB.clear()
+    HUB.new_home(tmp_path)
+    yield HUB
+    if not HUB.running:
+        HUB.start()
+    troubles = HUB.troubles
+    HUB.clear()
+    HUB.troubles = troubles
+
+
+@pytest.fixture
+def signed_in(hub: DummyHub, monkeypatch: pytest.MonkeyPatch) -> DummyHub:
+    """The hub, with the token of a user who may write in the environment."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    return hub
 
 
 @pytest.fixture(scope="session")

@@ -183,7 +183,7 @@ def test_budget(tmp_path: Path) -> None:
     want = {"images": 6 * 3 * 4 * 6, "image_labels": 6, "labels.logits": 36, "decoder.delta": 10}
     assert artifact.bytes_by_tensor() == want
     assert artifact.bits_per_class() == 8 * (432 + 6 + 36 + 10) / 3
-    many = tiny(classes=tuple(f"class {k}" for k in range(257)))
+    many = tiny(classes=tuple(f"class {k}" for k in range(257)), labels={"kind": "hard"})
     artifact = Artifact.write(tmp_path / "b", manifest=many, **content())
     assert artifact.bytes_by_tensor()["image_labels"] == 12  # 257 class numbers need two bytes
 
@@ -200,7 +200,9 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
 def test_tensors_that_share_memory(tmp_path: Path) -> None:
     base = torch.arange(6.0)
     tensors = {"a": base, "b": base[:3], "c": base.view(2, 3).T}
-    artifact = Artifact.write(tmp_path / "a", manifest=tiny(), **{**content(), "tensors": tensors})
+    artifact = Artifact.write(
+        tmp_path / "a", manifest=tiny(labels={"kind": "hard"}), **{**content(), "tensors": tensors}
+    )
     read = artifact.tensors()
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 
@@ -458,7 +460,8 @@ def parquet(rows: list[Any], labels: list[int | None], name: str = "image") -> b
     out = io.BytesIO()
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     array = pa.array([row if row is None else {"bytes": row, "path": None} for row in rows], kind)
-    pq.write_table(pa.table({name: array, "label": pa.array(labels, pa.int64())}), out)
+    table = pa.table({name: array, "label": pa.array(labels, pa.int64())})
+    pq.write_table(table, out, compression="none", use_dictionary=False)
     return out.getvalue()
 
 

@@ -6,11 +6,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from datasets import ClassLabel, Image, Value
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCard
 from test_results import SHORT, result, tiny
 
 from ddhub import card
 from ddhub.card import render
-from ddhub.manifest import Manifest
+from ddhub.manifest import PARQUET, Manifest, seal_text
 from ddhub.protocols import protocol
 from ddhub.results import Entry
 
@@ -70,6 +73,8 @@ def test_results_stand_beside_the_baseline() -> None:
 
 def test_a_result_below_random_is_said_plainly() -> None:
     text = render(entry(tiny(), 29.0, 30.0), [entry(tiny_random(), 30.0, 32.0)])
+    line = "**Below random selection** of as many images: convnet3 under infer-dynamic; see the results."
+    assert f"\n\n{line}\n\n```python\nimport ddhub\n" in text
     sentence = "tiny-infer-ipc2 (29.50 %) scores below random selection (31.00 %) under this protocol."
     assert f"\n\nWith convnet3, {sentence}\n\n" in text
 
@@ -202,7 +207,8 @@ def test_a_protocol_of_its_own_and_one_that_nobody_knows() -> None:
 
 def test_what_else_a_card_says() -> None:
     text = render(entry(tiny()))
-    assert text.startswith("# tiny-infer-ipc2\n")
+    assert text.startswith('---\nlicense: "mit"\n')
+    assert "\n---\n# tiny-infer-ipc2\n" in text
     for part in (
         "(preview.png)",
         'data = ddhub.load("tiny-infer-ipc2")',
@@ -250,3 +256,97 @@ def test_the_leaderboard_is_sorted_and_names_what_has_no_results() -> None:
 def test_rendering_is_pure() -> None:
     own, random = entry(tiny(), 40.0), entry(tiny_random(), 30.0)
     assert render(own, [own, random]) == render(own, [random, own])
+
+
+def test_a_card_is_right_beside_what_it_was_rendered_with() -> None:
+    own, random, late = entry(tiny(), 40.0), entry(tiny_random(), 30.0), variant(33.0)
+    text = seal_text(render(own, [random], "lab"))
+    assert text.endswith(" -->\n") and f"\n<!-- beside: tiny-random-ipc2@{random.manifest.digest[:12]}+1 -->\n" in text
+    assert card.is_right(text, own, [own, random, late])  # what came later makes no card wrong
+    assert not card.is_right(text, entry(tiny(), 41.0), [random])
+    assert not card.is_right(seal_text(render(own, [random], "lab").replace("40.00", "45.00")), own, [random])
+    assert not card.is_right(seal_text("# Better than it is\n"), own, [random])
+    # the seal alone speaks for a card that shows what is not at hand
+    assert card.is_right(text, own, []) and card.is_right(text, own, [entry(tiny_random(), 30.0, 31.0)])
+
+
+def test_a_card_names_its_repository() -> None:
+    text = render(entry(tiny()), (), "lab")
+    assert 'ddhub.load("lab/tiny-infer-ipc2")' in text and 'load_dataset("lab/tiny-infer-ipc2", split="train")' in text
+    text = render(entry(tiny()))
+    assert 'ddhub.load("tiny-infer-ipc2")' in text and 'load_dataset("ddhub/tiny-infer-ipc2", split="train")' in text
+
+
+def metadata(manifest: Manifest) -> dict[str, Any]:
+    """What the Hub's own class reads at the top of a card."""
+    return DatasetCard(render(entry(manifest))).data.to_dict()
+
+
+def test_the_metadata_are_those_of_the_hub_and_of_datasets() -> None:
+    files = {PARQUET: {"sha256": "0" * 64, "bytes": 4321}}
+    found = metadata(tiny(dataset="cifar10", files=files, license="MIT (as the Hub says)"))
+    infos = DatasetInfosDict.from_dataset_card_data(DatasetCard(render(entry(tiny(files=files)))).data)
+    assert {key: found[key] for key in found if key not in ("configs", "dataset_info")} == {
+        "license": "mit",
+        "pretty_name": "CIFAR-10 distilled by infer, 2 images per class",
+        "task_categories": ["image-classification"],
+        "size_categories": ["n<1K"],
+        "source_datasets": ["extended|a/tiny"],
+        "annotations_creators": ["machine-generated"],
+        "tags": ["dataset-distillation", "ddhub", "infer", "ipc2"],
+    }
+    assert [(x["config_name"], x.get("default"), x["data_files"][0]["path"]) for x in found["configs"]] == [
+        ("default", True, "data/train-*.parquet"),
+        ("compensators", None, "compensators/train-*.parquet"),
+    ]
+    assert infos["default"].features == {
+        "image": Image(),
+        "label": ClassLabel(names=["airplane", "automobile", "bird"]),
+    }
+    kinds = {"image": Image(), "net": Value("int64"), "set": Value("int64"), "scale": Value("float32")}
+    assert infos["compensators"].features == kinds
+    splits = {name: info.splits["train"] for name, info in infos.items()}
+    assert (splits["default"].num_examples, splits["default"].num_bytes) == (3, 4321)
+    assert (splits["compensators"].num_examples, splits["compensators"].num_bytes) == (1, 72)
+
+
+def test_the_metadata_of_other_artifacts() -> None:
+    images = {"dtype": "U8", "shape": [1000, 3, 4, 6]}
+    tensors = {"images": images, "image_labels": {"dtype": "U8", "shape": [1000]}}
+    found = metadata(tiny_random(tensors=tensors, source={**tiny().source, "hub_id": ""}))
+    assert [x["config_name"] for x in found["configs"]] == ["default"]
+    assert (found["size_categories"], found["source_datasets"]) == (["1K<n<10K"], ["original"])
+    assert found["annotations_creators"] == ["found"]
+
+
+@pytest.mark.parametrize(
+    ("text", "license"),
+    [
+        ("unknown (CIFAR-10 by Krizhevsky, 2009; see https://www.cs.toronto.edu/~kriz/cifar.html)", "unknown"),
+        ("MIT", "mit"),
+        ("Apache-2.0 (the selection); images: ImageNet's terms", "other"),
+        ("custom, non-commercial (see http://ufldl.stanford.edu/housenumbers)", "other"),
+        ("MIT-like", "other"),
+    ],
+)
+def test_a_license_is_named_only_where_the_text_is_one(text: str, license: str) -> None:
+    assert metadata(tiny(license=text))["license"] == license
+
+
+def test_no_text_breaks_the_metadata() -> None:
+    names = (
+        "no",
+        "1e5",
+        "~",
+        '"\\',
+        "---\nlicense: mit",
+        "a: b # c",
+        "\x1b\u2028\x85\ud800",
+        "🚗 {%",
+        "2026-11-21",
+        " ",
+    )
+    found = metadata(tiny(classes=names, method="- x: [", license="a\n---\n"))
+    (label,) = [x for x in found["dataset_info"][0]["features"] if x["name"] == "label"]
+    assert label["dtype"]["class_label"]["names"] == {str(i): name for i, name in enumerate(names)}
+    assert found["tags"][2] == "- x: [" and found["license"] == "other"

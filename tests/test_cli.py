@@ -39,9 +39,10 @@ def write(folder: Path, *, compensated: bool = False, **changes: Any) -> Artifac
     rows = torch.cat([(source.labels == k).nonzero().flatten()[:per_class] for k in range(10)])
     tensors = {}
     if compensated:
+        one = torch.ones(1, 3, 32, 32, dtype=torch.int8)
         tensors = {
-            "decoder.compensators": torch.full((2, 1, 3, 32, 32), 127, dtype=torch.int8),
-            "decoder.scale": torch.tensor([[0.0], [1 / 127]]),
+            "decoder.compensators": torch.stack([0 * one, 127 * one]),
+            "decoder.scale": torch.full((2, 1), 1 / 127),
         }
     manifest = tiny(
         name=folder.name,
@@ -81,6 +82,7 @@ def shelf(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     shutil.copytree(bundle, bundled)
     here.mkdir()
     monkeypatch.setattr(hub, "BUNDLED", bundled)
+    monkeypatch.setattr(teachers, "BUNDLED", tmp_path / "none")
     monkeypatch.setattr("ddhub._program.keep_freed_memory", lambda: None)
     monkeypatch.chdir(here)
     return bundled
@@ -266,7 +268,7 @@ def test_preview_of_rebuilt_images_shows_natural_and_compensated_side_by_side(sh
     stored = Image.open(shelf / INFER / PREVIEW).convert("RGB").crop((2, 2, 66, 66))
     cells = [grid.crop((2 + 66 * x, 2, 66 + 66 * x, 66)) for x in range(3)]
     assert cells[0].tobytes() == stored.tobytes()
-    assert cells[1].tobytes() == stored.tobytes()  # its scale is 0
+    assert cells[1].tobytes() == stored.tobytes()  # its compensator is 0
     assert set(cells[2].tobytes()) == {255}  # + 127 · 1/127, clipped
 
 
@@ -668,7 +670,7 @@ def test_errors_name_the_thing_and_the_next_step(shelf: Path, tmp_path: Path) ->
 def test_exit_codes_of_a_process(shelf: Path, tmp_path: Path) -> None:
     done = process("info", "tiny-infr-ipc2")
     code, line = exit_of(done.returncode, done.stdout, done.stderr)
-    assert code == 2 and f"did you mean '{INFER}'? (ddhub list)" in line
+    assert code == 2 and f"did you mean '{INFER}'? (ddhub list; ddhub/tiny-infr-ipc2: no such" in line
     done = process("card", tmp_path)
     code, line = exit_of(done.returncode, done.stdout, done.stderr)
     assert code == 1 and f"{tmp_path} is not an artifact" in line

@@ -27,6 +27,15 @@ def test_import_and_catalog_need_no_torch() -> None:
     assert "cifar10-infer-ipc10" in done.stdout
 
 
+def test_list_needs_neither_torch_nor_the_client_of_the_hub() -> None:
+    code = "import sys; from ddhub.cli import cli; cli(['list'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    *shown, modules = done.stdout.splitlines()
+    assert any(line.startswith("cifar10-infer-ipc10") for line in shown)
+    assert not {"torch", "huggingface_hub", "datasets", "pyarrow", "ddhub._remote"} & set(modules.split())
+
+
 def test_public_names_are_functions_whatever_was_imported_before() -> None:
     assert set(ddhub.__all__) <= set(dir(ddhub))
     for name in ddhub.__all__:

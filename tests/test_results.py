@@ -111,6 +111,8 @@ def test_a_seed_recorded_twice_counts_once() -> None:
     [
         ({"accuracy": "high"}, "field 'accuracy' is not as in a Result"),
         ({"accuracy": True}, "field 'accuracy' is not as in a Result"),
+        ({"accuracy": 1e308}, "field 'accuracy' is not as in a Result"),
+        ({"accuracy": -0.5}, "field 'accuracy' is not as in a Result"),
         ({"best": 99.0}, "field 'best' is not as in a Result"),
         ({"digest": "0" * 64}, "not of this artifact"),
         ({"artifact": "other"}, "not of this artifact"),

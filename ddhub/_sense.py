@@ -1,0 +1,26 @@
+"""Whether what an artifact says about itself makes sense together: all that loading it would otherwise find out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ddhub import decode, labels
+from ddhub.manifest import Manifest
+from ddhub.protocols import Protocol
+
+
+def check(manifest: Manifest, images: Tensor, image_labels: Tensor, tensors: Mapping[str, Tensor]) -> None:
+    """ArtifactError unless decoder, labels and protocol are known and fit what is stored.
+
+    Teachers that label are not looked for.
+    """
+    plan = Protocol.from_json(manifest.protocol)
+    decoder = decode.build(manifest.decoder, images, tensors, manifest.pixel_range)
+    if manifest.labels["kind"] == "teacher":
+        labels.temperature(manifest.labels)
+    else:
+        classes = image_labels[decoder.image_of(torch.arange(len(decoder)))]
+        labels.build(manifest.labels, classes, len(manifest.classes), tensors, epochs=plan.epochs)

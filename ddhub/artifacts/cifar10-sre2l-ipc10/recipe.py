@@ -1,0 +1,266 @@
+"""SRe2L: images recovered from a teacher's BatchNorm statistics and labelled by it (arXiv 2306.13092, NeurIPS 2023).
+
+    squeeze    a teacher θ is trained on the real images (or, for ImageNet-1k, downloaded)
+    recover    x[k, c] ~ N(0, 1) for image k of class c; argmin over x of CE(θ(A(x)), c) + α · (g · R_1 + Σ_{l≥2} R_l),
+               x clamped to the range of pixels after every step; the last iterate, rounded to 8 bits
+    relabel    teacher: θ labels every batch that the student sees; static (SRe2L*): its logits on each finished image
+
+A batch is image k of all classes, or of up to `batch` of them; R_l matches its statistics to the teacher's
+(`recipes/_batchnorm.py`), A is one resized crop, flip and circular shift of the batch a step. Batches are independent
+of one another, so several are optimised at a time (`recipes/_inversion.py`).
+
+Labels by the teacher need no bytes but the teacher's: it is published as an artifact beside this one. The paper stores
+a label for every view instead (FKD), 2C + 25 bytes an image and epoch (logits f16, crop, flip, partner): the log and
+the card say what that would take.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddhub.artifact import Artifact
+from ddhub.decode import Identity
+from ddhub.errors import UsageError
+from ddhub.protocols import protocol
+from ddhub.sources import Source
+from recipes import Paper, Plan, Run, Step, generator, paper_rows, training_rate
+from recipes._inversion import Inversion, draws, numbered, optimise, static_logits, units
+from recipes._teachers import publish, teachers
+
+log = logging.getLogger(__name__)
+
+CITATION = """@inproceedings{yin2023squeeze,
+  title = {Squeeze, Recover and Relabel: Dataset Condensation at ImageNet Scale From A New Perspective},
+  author = {Yin, Zeyuan and Xing, Eric and Shen, Zhiqiang},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2023},
+  note = {arXiv:2306.13092}
+}"""
+DEVIATIONS = [
+    "Images are rounded to 8 bits and stored losslessly, and labels are computed after that; the official code "
+    "truncates and stores JPEG.",
+    "CIFAR-10 has no official script: it uses CIFAR-100's values. Each data set uses its own mean and standard "
+    "deviation; the official CIFAR-100 code uses CIFAR-10's.",
+    "Under sre2l-cifar the teacher labels in eval mode; the official CIFAR code leaves it in training mode "
+    "(protocol sre2l-cifar-batch-stats).",
+    "Noise, crops, flips and shifts are drawn for each batch on its own, so that batches can be recovered together.",
+    "Accuracy is that of the last epoch.",
+]
+# (data set, ipc, labels) -> student -> (accuracy, sd), in percent. Tables 1 and 2 of INFER (arXiv 2408.06927), which
+# repeat SRe2L's own numbers and add those of static labels; Tiny-ImageNet with ipc 100: SRe2L's log, without an sd.
+PAPER: Paper = {
+    ("cifar10", 10, "teacher"): {"resnet18": (27.2, 0.5)},
+    ("cifar10", 50, "teacher"): {"resnet18": (47.5, 0.6)},
+    ("cifar100", 10, "teacher"): {"resnet18": (31.6, 0.2)},
+    ("cifar100", 50, "teacher"): {"resnet18": (49.5, 0.3)},
+    ("tiny-imagenet", 50, "teacher"): {"resnet18": (41.1, 0.4)},
+    ("tiny-imagenet", 100, "teacher"): {"resnet18": (49.7, None)},
+    ("imagenet-1k", 10, "teacher"): {"resnet18": (21.3, 0.6)},
+    ("imagenet-1k", 50, "teacher"): {"resnet18": (46.8, 0.2)},
+    ("imagenet-1k", 10, "static"): {"resnet18": (9.8, 0.1)},
+    ("imagenet-1k", 50, "static"): {"resnet18": (17.3, 0.5)},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    dataset: str = field(default="cifar10", metadata={"help": "real data to distil"})
+    ipc: int = field(default=10, metadata={"help": "images per class"})
+    seed: int = field(default=0, metadata={"help": "of the teacher, the noise and the draws"})
+    teacher: str = field(default="resnet18", metadata={"help": "architecture, with BatchNorm"})
+    teacher_epochs: int = field(default=200, metadata={"help": "on the real data; 0 is timm's pretrained weights"})
+    teacher_protocol: str = field(default="squeeze", metadata={"help": "of the teacher"})
+    steps: int = field(default=1000, metadata={"help": "Adam steps of an image (T)"})
+    lr: float = field(default=0.25, metadata={"help": "Adam's rate at the start, cosine to zero"})
+    beta: float = field(default=0.01, metadata={"help": "weight of the BatchNorm loss (the paper's alpha)"})
+    first_bn: float = field(default=10.0, metadata={"help": "factor of the first BatchNorm layer (g)"})
+    shift: int = field(default=4, metadata={"help": "largest circular shift down and right, pixels"})
+    shift_back: int = field(default=0, metadata={"help": "largest circular shift up and left, pixels"})
+    crop_scale: float = field(default=0.0, metadata={"help": "smallest area of a random resized crop; 0 is none"})
+    flip: bool = field(default=False, metadata={"help": "random horizontal flips"})
+    tv: float = field(default=0.0, metadata={"help": "weight of the total variation"})
+    l2: float = field(default=0.0, metadata={"help": "weight of the images' norm"})
+    batch: int = field(default=100, metadata={"help": "most classes whose images share BatchNorm statistics"})
+    labels: str = field(default="teacher", metadata={"help": "teacher (it labels every batch) or static"})
+    temperature: float = field(default=30.0, metadata={"help": "of the students' loss"})
+    protocol: str = field(default="sre2l-cifar", metadata={"help": "recommended to students"})
+    size: int = field(default=0, metadata={"help": "side of the images in pixels; 0 is the data set's own"})
+
+    def __post_init__(self) -> None:
+        if min(self.ipc, self.steps, self.batch) < 1 or min(self.teacher_epochs, self.shift, self.shift_back) < 0:
+            raise UsageError("SRe2L needs an ipc, steps and a batch of 1 or more, and no negative epochs or shifts")
+        if self.labels not in ("teacher", "static"):
+            raise UsageError(f"labels are {self.labels!r}; use teacher or static")
+
+
+_TINY = Config(
+    dataset="tiny-imagenet",
+    teacher_epochs=50,
+    teacher_protocol="squeeze-tiny",
+    steps=4000,
+    lr=0.1,
+    beta=1.0,
+    shift_back=4,
+    crop_scale=0.08,
+    flip=True,
+    temperature=20.0,
+    protocol="sre2l-tiny",
+)
+_IMAGENET = Config(
+    dataset="imagenet-1k",
+    size=224,
+    teacher="timm:resnet18.tv_in1k",
+    teacher_epochs=0,
+    steps=4000,
+    shift=32,
+    crop_scale=0.08,
+    flip=True,
+    temperature=20.0,
+    protocol="sre2l-imagenet",
+)
+_CPU = Config(teacher="resnet18-w16", teacher_epochs=4)
+PRESETS = {
+    **{f"cifar10-ipc{ipc}": Config(ipc=ipc) for ipc in (10, 50)},
+    **{f"cifar100-ipc{ipc}": Config(dataset="cifar100", ipc=ipc) for ipc in (10, 50)},
+    **{f"tiny-imagenet-ipc{ipc}": replace(_TINY, ipc=ipc) for ipc in (50, 100)},
+    **{f"imagenet-1k-ipc{ipc}": replace(_IMAGENET, ipc=ipc) for ipc in (10, 50)},
+    "cifar10-ipc10-cpu": _CPU,
+    "cifar10-ipc10-cpu-static": replace(_CPU, labels="static", protocol="infer-static-50"),
+}
+SMOKE = Config(dataset="cifar10-mini", ipc=2, teacher="convnet3-bn-w8", teacher_epochs=1, steps=3)
+
+
+def label_bytes(images: int, classes: int, epochs: int) -> tuple[int, int]:
+    """Bytes of labels stored for every view (FKD): of the f16 logits alone, and with crop, flip and partner.
+
+    `images · E · 2C` and `images · E · (2C + 25)`: 16 bytes of crop, 1 of flip and 8 of partner an image and epoch.
+    """
+    return images * epochs * 2 * classes, images * epochs * (2 * classes + 25)
+
+
+def batches(ipc: int, classes: int, most: int, area: int) -> list[tuple[range, range]]:
+    """(classes, images) of every unit of work, which holds a batch of these classes for each of these images.
+
+    Args:
+        ipc: images per class.
+        classes: number of classes, which are cut into as few and as equal parts as `most` allows.
+        most: classes of a batch.
+        area: H · W of an image.
+    """
+    parts = math.ceil(classes / most)
+    edges = [part * classes // parts for part in range(parts + 1)]
+    labels = [range(first, stop) for first, stop in pairwise(edges)]
+    return [(own, sets) for own in labels for sets in units(ipc, len(own) * area)]
+
+
+def recover(
+    net: nn.Module, cfg: Config, labels: range, sets: range, mean: Tensor, std: Tensor, *, size: int, precision: str
+) -> dict[str, Tensor]:
+    """`images` of some classes, u8 `[K, classes, channels, size, size]`, recovered from noise.
+
+    Args:
+        net: the teacher, frozen, in eval mode.
+        cfg: steps, rate, weights and augmentation.
+        labels: classes of a batch.
+        sets: which images k of a class; their batches are optimised together.
+        mean, std: of the teacher's images, `[channels, 1, 1]`, on its device.
+        size: side of the images, pixels.
+        precision: bf16 or fp32.
+
+    Raises:
+        TrainingError: an image that is not a number.
+        UsageError: a teacher without BatchNorm layers.
+    """
+    same = ("steps", "lr", "beta", "first_bn", "crop_scale", "flip", "tv", "l2")
+    how = Inversion(ahead=cfg.shift, back=cfg.shift_back, **{key: getattr(cfg, key) for key in same})
+    shape = (len(labels), len(mean), size, size)
+    noise = [torch.randn(shape, generator=generator(cfg.seed, "noise", labels.start, k)) for k in sets]
+    names = [(cfg.seed, labels.start, k) for k in sets]
+    x = optimise(
+        net,
+        torch.stack(noise).to(mean),
+        lambda x: x,
+        torch.arange(labels.start, labels.stop, device=mean.device),
+        how,
+        draws(how, names, size=(size, size), device=mean.device),
+        precision=precision,
+        bounds=((0 - mean) / std, (1 - mean) / std),
+    )
+    return {"images": ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)}
+
+
+def plan(cfg: Config, source: Source, run: Run) -> Plan:
+    """Stages with their image passes and the bytes of the artifact (see `recipes.Plan`)."""
+    classes, images = len(source.classes), cfg.ipc * len(source.classes)
+    rate = partial(training_rate, cfg.teacher, source, run)
+    steps = [Step(stage=f"teacher-{cfg.teacher}", images=cfg.teacher_epochs * len(source.labels), rate=rate)]
+    work = batches(cfg.ipc, classes, cfg.batch, source.images.shape[2] ** 2)
+    for stage, (labels, sets) in zip(numbered("recover", len(work)), work, strict=True):
+        steps.append(Step(stage=stage, images=len(labels) * len(sets) * cfg.steps, rate=rate))
+    size = images * (source.images[0].numel() + (1 if classes <= 256 else 2))
+    if cfg.labels == "static":
+        steps.append(Step(stage="labels", images=images, rate=rate))
+        size += images * classes * 2
+    return Plan(steps=steps, artifact_bytes=size)
+
+
+def _recovered(cfg: Config, run: Run, net: nn.Module, source: Source, mean: Tensor, std: Tensor) -> Tensor:
+    """All images, u8 `[C · ipc, channels, H, W]`, class by class, one stage a unit of work."""
+    classes, size = len(source.classes), source.images.shape[2]
+    other = ("dataset", "ipc", "batch", "labels", "temperature", "protocol", "size")  # what no image depends on
+    shared = {key: value for key, value in vars(cfg).items() if key not in other}
+    work = batches(cfg.ipc, classes, cfg.batch, size**2)
+    todo = []
+    for stage, (labels, sets) in zip(numbered("recover", len(work)), work, strict=True):
+        make = partial(recover, net, cfg, labels, sets, mean, std, size=size, precision=run.precision)
+        settings = {**shared, "classes": [labels.start, labels.stop], "sets": [sets.start, sets.stop]}
+        todo.append((stage, make, settings))
+    images = torch.empty(classes, cfg.ipc, len(mean), size, size, dtype=torch.uint8)
+    for (labels, sets), unit in zip(work, run.stages(todo), strict=True):
+        images[labels.start : labels.stop, sets.start : sets.stop] = unit["images"].transpose(0, 1)
+    return images.flatten(0, 1)
+
+
+def distill(cfg: Config, run: Run) -> Artifact:
+    source = run.source(cfg.dataset, "train", cfg.size or None)
+    classes, students = len(source.classes), protocol(cfg.protocol)
+    (net,), facts = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+    mean, std = (torch.tensor(x, device=run.device).view(-1, 1, 1) for x in (source.mean, source.std))
+    images = _recovered(cfg, run, net, source, mean, std)
+
+    logits, whole = label_bytes(len(images), classes, students.epochs)
+    kept = {"teacher": "The teacher labels every batch, and no label", "static": "One label an image (SRe2L*)"}
+    stored = (
+        f"{kept[cfg.labels]} is stored. Labels stored for every view (FKD) of the {students.epochs} epochs of "
+        f"{students.name} would take {whole:,} bytes, {logits:,} of them logits."
+    )
+    log.info(stored)
+    tensors: dict[str, Tensor] = {}
+    labels: dict[str, Any] = {"kind": "soft", "temperature": cfg.temperature}
+    if cfg.labels == "static":
+        decoder = Identity(images, [(0, 1)] * images.shape[1]).to(run.device)
+        found = run.stage("labels", lambda: {"logits": static_logits([net], decoder, mean, std)})
+        tensors["labels.logits"] = found["logits"]
+    else:
+        published = publish(run, source, [net], facts)
+        labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": published}
+    return run.write(
+        images=images,
+        image_labels=torch.arange(classes).repeat_interleave(cfg.ipc),
+        tensors=tensors,
+        decoder={"kind": "identity"},
+        labels=labels,
+        protocol=students,
+        teachers=facts,
+        citation=CITATION,
+        deviations=[*DEVIATIONS, stored],
+        paper=paper_rows(PAPER, cfg, "SRe2L"),
+    )
