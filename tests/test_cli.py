@@ -686,7 +686,7 @@ def test_options_that_cannot_be() -> None:
 
 
 def test_an_interrupt_is_no_traceback(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "catalog", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("ddhub.results.read", mock.Mock(side_effect=KeyboardInterrupt))
     monkeypatch.setattr(sys, "argv", ["ddhub", "list"])
     with contextlib.redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
         cli.main()
