@@ -173,8 +173,8 @@ def group() -> Iterator[None]:
 def leave(code: int) -> NoReturn:
     """End the program with this exit code; a rank at once, without tearing the interpreter down.
 
-    A thread of torch.distributed that wants Python's lock while it is torn down aborts the process (before 3.14, and
-    then only now and then), and torchrun would take a finished rank for a dead one.
+    A finished rank was once seen to abort ("terminate called without an active exception"), and torchrun took it for a
+    dead one. The likely cause, not proved: a thread that wants Python's lock while the interpreter is torn down.
     """
     if world() == 1:
         sys.exit(code)
