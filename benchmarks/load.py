@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 
 import ddhub
-from ddhub import _parquet, _safetensors, _sense, decode, hub, labels
+from ddhub import _png, _safetensors, _sense, decode, hub, labels
 from ddhub._program import guarded
 from ddhub.artifact import Artifact
 from ddhub.data import About, DistilledData
@@ -77,7 +77,7 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
     return {
         "manifest": lambda: read_manifest(folder),
         "files and hashes": lambda: [artifact._read(name) for name in m.files],
-        "images": lambda: _parquet.read(data[PARQUET], count, m.image_size, m.classes, ""),
+        "images": lambda: _png.read(data[PARQUET], count, m.image_size, len(m.classes)),
         "tensors": lambda: _safetensors.read(data[TENSORS], want) if want else {},
         "results": lambda: read_results(folder),
         "sense": lambda: _sense.check(m, *stored),

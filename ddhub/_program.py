@@ -29,12 +29,17 @@ def guarded(command: click.Command, name: str, interrupted: str = "interrupted")
     except DDHubError as error:
         return _failed(str(error), 2 if isinstance(error, UsageError) else 1)
     except (KeyboardInterrupt, click.Abort):
-        print(interrupted, file=sys.stderr)
+        _say(interrupted)
         return 130
     return code if isinstance(code, int) else 0
 
 
 def _failed(message: str, code: int) -> int:
     line = " ".join(message.split())
-    print(printable(f"error: {line}"), file=sys.stderr)
+    _say(printable(f"error: {line}"))
     return code
+
+
+def _say(line: str) -> None:
+    """A line on stderr in one write: ranks share it, and what `print` writes in two can be torn apart by another's."""
+    sys.stderr.write(f"{line}\n")

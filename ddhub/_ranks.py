@@ -19,11 +19,13 @@ take days. Importing this module does not import torch.
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ddhub.errors import TrainingError, UsageError, first_line
 
@@ -166,6 +168,20 @@ def group() -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End the program with this exit code; a rank at once, without tearing the interpreter down.
+
+    A finished rank was once seen to abort ("terminate called without an active exception"), and torchrun took it for a
+    dead one. The likely cause, not proved: a thread that wants Python's lock while the interpreter is torn down.
+    """
+    if world() == 1:
+        sys.exit(code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager

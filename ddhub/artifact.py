@@ -22,11 +22,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from ddhub import _parquet, _safetensors, _sense, pixels
+from ddhub import _png, _safetensors, _sense
 from ddhub._fields import TENSOR_RULE
 from ddhub._files import leads_out, locked, max_bytes, names_in, replace_file, replace_folder
 from ddhub.errors import ArtifactError, UsageError
@@ -135,7 +134,10 @@ class Artifact:
     def _stored(self) -> tuple[Tensor, Tensor]:
         m = self.manifest
         count = m.tensors["images"]["shape"][0]
-        return _parquet.read(self._read(PARQUET), count, m.image_size, m.classes, str(self.folder / PARQUET))
+        try:
+            return _png.read(self._read(PARQUET), count, m.image_size, len(m.classes))
+        except ValueError as error:
+            raise self._error(PARQUET, str(error)) from None
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
@@ -211,6 +213,10 @@ class Artifact:
             UsageError: input that is no artifact, or a folder that holds anything else.
             ArtifactError: a disk that is full or read-only.
         """
+        import safetensors.torch  # here because reading needs neither this nor pyarrow, of `pixels`
+
+        from ddhub import pixels
+
         images, image_labels = images.detach().cpu(), image_labels.detach().cpu()
         # copies, as safetensors refuses views and tensors that share memory
         tensors = {k: t.detach().cpu().contiguous().clone() for k, t in sorted(tensors.items())}
@@ -222,12 +228,11 @@ class Artifact:
         }
         if tensors:
             files[TENSORS] = safetensors.torch.save(tensors)
-        label_type = label_dtype(len(manifest.classes))
         manifest = replace(
             manifest,
             tensors={
                 "images": {"dtype": "U8", "shape": [*images.shape]},
-                "image_labels": {"dtype": label_type, "shape": [len(images)]},
+                "image_labels": {"dtype": label_dtype(len(manifest.classes)), "shape": [len(images)]},
                 **_safetensors.describe(tensors),
             },
             files={

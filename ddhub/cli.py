@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from ddhub import __version__
+from ddhub import __version__, _ranks
 from ddhub._cli_compare import compare
 from ddhub._cli_data import data
 from ddhub._cli_export import cite, completion, export
@@ -33,7 +33,7 @@ from ddhub.errors import ArtifactError, UsageError
 
 def main() -> None:
     """Entry point: one-line errors, exit code 2 for usage, 1 for failure, 130 for an interrupt."""
-    sys.exit(guarded(cli, "ddhub"))
+    _ranks.leave(guarded(cli, "ddhub"))
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

@@ -50,6 +50,7 @@ def table(images: Tensor, columns: dict[str, tuple[dict[str, Any], pa.Array]]) -
         compression="none",
         use_dictionary=False,
         write_statistics=[*columns],
+        data_page_version="1.0",
     )
     return out.getvalue()
 

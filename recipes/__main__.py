@@ -120,7 +120,7 @@ def main() -> None:
     line = f"%(asctime)s {f'rank {_ranks.rank()}: ' if _ranks.world() > 1 else ''}%(message)s"
     logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S", stream=sys.stderr)
     interrupted = "interrupted; the same command again goes on from the last finished stage"
-    sys.exit(guarded(group(), "python -m recipes", interrupted))
+    _ranks.leave(guarded(group(), "python -m recipes", interrupted))
 
 
 if __name__ == "__main__":

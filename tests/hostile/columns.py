@@ -46,14 +46,14 @@ def repeated(**options: Any) -> bytes:
     return written(found, use_dictionary=True, store_schema=False, **options)
 
 
-@threat(PARQUET, "is compressed (ZSTD)")
+@threat(PARQUET, "column 'image' is compressed (codec 6)")
 def a_megabyte_a_row_in_2_kB(folder: Path) -> None:
     data = repeated(compression="zstd")
     assert len(data) < 5000
     rows(1000, data)(folder)
 
 
-@threat(PARQUET, "column 'image.bytes' has a dictionary")
+@threat(PARQUET, "column 'image' has a dictionary")
 def a_dictionary(folder: Path) -> None:
     rows(1000, repeated())(folder)
 
@@ -65,11 +65,11 @@ def a_million_rows(folder: Path) -> None:
 
 SIX = table([png()] * 6, LABELS)
 for name in ("snappy", "gzip", "zstd", "lz4", "brotli"):
-    enter(f"{name} columns", PARQUET, (f"is compressed ({name.upper()}",), put(parquet=written(SIX, compression=name)))
+    enter(f"{name} columns", PARQUET, ("is compressed (codec",), put(parquet=written(SIX, compression=name)))
 
 OTHERS = (
     ("five rows", "5 rows, the manifest says 6", parquet([png()] * 5, LABELS[:5])),
-    ("another column", "columns ['picture', 'label']", parquet([png()] * 6, LABELS, "picture")),
+    ("another column", "columns b'picture', b'bytes', b'path', b'label'", parquet([png()] * 6, LABELS, "picture")),
     ("a label too large", "label 3 is 3, not one of 0..2", parquet([png()] * 6, [0, 1, 2, 3, 0, 1])),
     ("a negative label", "label 0 is -7, not one of 0..2", parquet([png()] * 6, [-7, 1, 2, 0, 0, 1])),
     ("no label", "label 2 is None, not one of 0..2", parquet([png()] * 6, [0, 0, None, 1, 2, 2])),
@@ -119,7 +119,7 @@ SCHEMA = [
 
 
 def disguised(data: bytes, **said: int) -> bytes:
-    """A parquet file whose end says that it has no dictionary, or other sizes."""
+    """A parquet file whose end says that it has no dictionary, or other sizes, or another compression."""
     meta = pq.read_metadata(io.BytesIO(data))
     columns = []
     for old in map(meta.row_group(0).column, range(3)):
@@ -127,7 +127,7 @@ def disguised(data: bytes, **said: int) -> bytes:
             1: (INT, 2 if old.physical_type == "INT64" else 6),
             2: (LIST, (INT, [0, 3])),  # PLAIN, RLE
             3: (LIST, (TEXT, [part.encode() for part in old.path_in_schema.split(".")])),
-            4: (INT, 0),  # not compressed
+            4: (INT, said.get("codec", 0)),
             5: (LONG, old.num_values),
             6: (LONG, said.get("unpacked", old.total_compressed_size)),
             7: (LONG, said.get("packed", old.total_compressed_size)),
@@ -139,12 +139,12 @@ def disguised(data: bytes, **said: int) -> bytes:
     return data[:start] + end([group], meta.num_rows, SCHEMA)
 
 
-@threat(PARQUET, "label 999 is 9, not one of 0..2")
+@threat(PARQUET, "column 'image' has a dictionary, or a page of another version")
 def a_dictionary_in_disguise(folder: Path) -> None:
     rows(1000, disguised(repeated()))(folder)
 
 
-@threat(PARQUET, "a footer of 20,000,000")
+@threat(PARQUET, "metadata of 20,000,000 bytes, where 1,048,576 are allowed")
 def a_footer_of_20_MB(folder: Path) -> None:
     forge(folder, same, parquet=b"PAR1" + bytes(20_000_000) + struct.pack("<I", 20_000_000) + b"PAR1")
 
@@ -166,9 +166,11 @@ def a_schema_nested_deep(folder: Path) -> None:
 
 PLAIN = written(SIX)
 SAID = (
-    ("a column said to be large", "is said to have 1,099,511,627,776", disguised(PLAIN, unpacked=2**40)),
+    ("a column said to be large", "is said to have 1099511627776 bytes", disguised(PLAIN, unpacked=2**40)),
     ("a column beyond the file", "is said to have", disguised(PLAIN, packed=2**40)),
-    ("a column of no bytes", "0 rows, the manifest says 6", disguised(PLAIN, packed=0)),
+    ("a compression of no name", "is compressed (codec 99)", disguised(PLAIN, codec=99)),  # pyarrow aborts
+    ("a negative compression", "is compressed (codec -64)", disguised(PLAIN, codec=-64)),
+    ("a column of no bytes", "an end too early", disguised(PLAIN, packed=0, unpacked=0)),
 )
 for name, word, data in SAID:
     enter(name, PARQUET, (word,), put(parquet=data))

@@ -34,7 +34,7 @@ enter("a pickle for tensors", TENSORS, ("a header of",), put(tensors=PICKLE))
 enter("a pickle for images", PARQUET, ("no parquet file",), put(parquet=PICKLE + b"." * 20))
 
 
-@threat(PARQUET, "columns ['image', 'label'], or their types, are not ours")
+@threat(PARQUET, "or their types, are not ours")
 def a_type_that_is_unpickled(folder: Path) -> None:
     metadata = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": PICKLE}
     fields = [pa.field("image", pa.binary()), pa.field("label", pa.int64(), metadata=metadata)]
