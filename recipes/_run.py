@@ -195,8 +195,11 @@ class Run:
         deviations: list[str],
         paper: list[dict[str, Any]],
         teachers: list[dict[str, Any]] | None = None,
+        method: str = "",
     ) -> Artifact:
         """Write the artifact: stored images u8 `[N, C, H, W]`, their classes, tensors, and all that a card says.
+
+        The method is the recipe's own, unless one of another name is given that the recipe has as a preset.
 
         Raises:
             Finished: on every rank but 0, which has nothing left to do.
@@ -210,7 +213,7 @@ class Run:
         shape = tuple(images.shape[1:])
         manifest = Manifest(
             name=self.out.name,
-            method=path.stem.replace("_", "-"),
+            method=method or path.stem.replace("_", "-"),
             dataset=source.name,
             ipc=self.cfg.ipc,
             classes=source.classes,

@@ -393,4 +393,5 @@ def distill(cfg: Config, run: Run) -> Artifact:
         citation="\n".join([_published.RDED] if is_rded(cfg) else [_published.NRR_DD, _published.RDED]),
         deviations=[*(DEVIATIONS_RDED if is_rded(cfg) else DEVIATIONS), *said],
         paper=_published_rows(cfg),
+        method="rded" if is_rded(cfg) else "",
     )
