@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddhub._imported import is_imported
 from ddhub._markdown import every, text
 from ddhub.errors import ArtifactError, UsageError
 from ddhub.manifest import MANIFEST, Manifest
@@ -24,7 +25,10 @@ BASELINE = "random-real"
 
 @dataclass(frozen=True)
 class Beside:
-    """Whose results stand beside an artifact's: random selection, and variants by the same recipe."""
+    """Whose results stand beside an artifact's: random selection, and variants.
+
+    Variants are of the same recipe with other settings, or random selection with other labels than one-hot.
+    """
 
     baseline: Entry | None
     variants: list[Entry]
@@ -52,17 +56,25 @@ def beside(entry: Entry, others: Iterable[Entry]) -> Beside:
         for x in sorted(others, key=lambda x: x.manifest.name)
         if key(x.manifest) == key(entry.manifest) and x.manifest.name != entry.manifest.name
     }
-    random = [x for x in same.values() if x.manifest.method == BASELINE]
-    asked = {(*mean.setting, mean.first.model) for mean in entry.means()}
+    asked = _asked(entry)
+    drawn = [x for x in same.values() if x.manifest.method == BASELINE]
+    random = [x for x in drawn if x.manifest.labels["kind"] == "hard"]
     # of several the one that was trained most like it, and of those the first by name
-    answers = [len(asked & {(*mean.setting, mean.first.model) for mean in x.means()}) for x in random]
+    answers = [len(asked & _asked(x)) for x in random]
     baseline = random[answers.index(max(answers))] if random else None
-    return Beside(baseline, [x for x in same.values() if _maker(x) == _maker(entry)])
+    variants = [x for x in same.values() if x not in drawn and _maker(x) == _maker(entry)]
+    return Beside(baseline, [*variants, *(x for x in drawn if x not in random and asked & _asked(x))])
+
+
+def _asked(entry: Entry) -> set[tuple[str, ...]]:
+    """Protocol, test set and student of every mean of an artifact."""
+    return {(*mean.setting, mean.first.model) for mean in entry.means()}
 
 
 def _maker(entry: Entry) -> tuple[str, str]:
-    """Method and recipe: an artifact that was imported is no variant of one that a recipe here made."""
-    return entry.manifest.method, entry.manifest.recipe["path"]
+    """The recipe; of what was imported also the method, as it is no variant of all else that was."""
+    path = entry.manifest.recipe["path"]
+    return path, entry.manifest.method if is_imported(entry.manifest) else ""
 
 
 def against(entry: Entry, company: Beside) -> list[tuple[Mean, Mean | None]]:

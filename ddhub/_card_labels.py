@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from ddhub._fields import DTYPE_BYTES
 from ddhub._markdown import text
 from ddhub.manifest import Manifest
 
@@ -32,3 +35,18 @@ def per_view(m: Manifest) -> str:
     often = "their mean over the views" if m.labels.get("once") else f"stored for the views of {shape[0]} epochs"
     keys = [key for key in ("seed", "reading", "loss", "distance", "weight") if key in m.labels]
     return "; ".join([f"{_STORED[name]}, {often}", *(f"{key} {text(m.labels[key])}" for key in keys)])
+
+
+def short(m: Manifest) -> str:
+    """The label scheme in a cell of a table: 'hard', 'dbr', 'dbr once', 'dbr kd', 'soft per view'."""
+    words = [str(m.labels["kind"])]
+    words += ["once"] if m.labels.get("once") else []
+    words += ["kd"] if m.labels.get("loss") == "kd" else []
+    words += ["per view"] if words == ["soft"] and per_view(m) else []
+    return " ".join(words)
+
+
+def label_bytes(m: Manifest) -> int:
+    """Raw bytes of the stored labels, without the classes."""
+    stored = (x for name, x in m.tensors.items() if name.startswith("labels."))
+    return sum(DTYPE_BYTES[x["dtype"]] * math.prod(x["shape"]) for x in stored)

@@ -1,20 +1,21 @@
 """The results on a card: an artifact beside random selection and beside the other artifacts of its own recipe.
 
 A table holds results of one protocol digest and one test set, never more. Variants are artifacts of the same recipe,
-data and ipc with other settings: a method's controls. Below a table stands in words what its numbers say.
+data and ipc with other settings, a method's controls, or random selection with the labels of a method. Below a table
+stands in words what its numbers say (`ddhub._card_words`).
 """
 
 from __future__ import annotations
 
 import ast
-import math
 import shlex
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ddhub._beside import Beside
-from ddhub._card_labels import labels
+from ddhub._card_labels import labels, short
+from ddhub._card_words import are_equal, equal_steps, words
 from ddhub._markdown import code, every, table, text
 from ddhub.errors import UsageError
 from ddhub.manifest import Manifest
@@ -27,7 +28,8 @@ def results(entry: Entry, company: Beside) -> list[str]:
     m = entry.manifest
     if not entry.results:
         return [f"None yet: `ddhub train {m.name} --seeds 3 --record --data ROOT`."]
-    manifests = [m, *(x.manifest for x in company.entries)]
+    entries = {x.manifest.digest: x for x in (entry, *company.entries)}
+    manifests = [x.manifest for x in entries.values()]
     others = settings(company.entries)
     own = settings([entry])
     # A table of others alone is of use where it has a student with as many steps.
@@ -37,7 +39,7 @@ def results(entry: Entry, company: Beside) -> list[str]:
         for setting, means in others.items()
         if setting not in own
     }
-    parts = [_variants(company)] if company.variants else []
+    parts = [_variants(m, company)] if company.variants else []
     for setting, mine in {**own, **{key: [] for key, means in equal.items() if means}}.items():
         models = dict.fromkeys(mean.first.model for mean in mine or equal[setting])
         around = [mean for mean in (others.get(setting, []) if mine else equal[setting]) if mean.first.model in models]
@@ -45,8 +47,8 @@ def results(entry: Entry, company: Beside) -> list[str]:
         parts += [heading("###", means[0])]
         if not mine:
             parts.append(f"As many steps as {text(m.name)} takes under another protocol; not its own result.")
-            parts += [_equal(mean, x) for mean in means for x in entry.means() if _is_equal(mean, x)]
-        parts += [_table(means, m, company), *_words(means, m, company), protocol_text(means, manifests)]
+            parts += [equal_steps(mean, x) for mean in means for x in entry.means() if are_equal(mean, x)]
+        parts += [_table(means, entries, company), *words(means, m, company), protocol_text(means, manifests)]
         parts += ["To repeat it:", code("sh", _commands(means, m))]
     return parts
 
@@ -61,74 +63,35 @@ def heading(level: str, mean: Mean) -> str:
     )
 
 
-def _variants(company: Beside) -> str:
-    rows = [(x.manifest.name, x.manifest.recipe["preset"] or "none", f"{x.bytes:,}") for x in company.variants]
-    return "Variants, made by the same recipe with other settings:\n\n" + table("artifact|preset|bytes", rows)
+def _variants(m: Manifest, company: Beside) -> str:
+    rows = [(x.manifest.name, _made(x.manifest, m)) for x in company.variants]
+    return "Beside it, with other settings of its recipe or other labels:\n\n" + table("artifact|made with", rows)
 
 
-def _table(means: Sequence[Mean], m: Manifest, company: Beside) -> str:
+def _made(m: Manifest, own: Manifest) -> str:
+    """The preset of a variant, and what else its settings are than those of `own` where it has none."""
+    recipe, known = m.recipe, own.recipe["config"]
+    if recipe["preset"]:
+        return f"{recipe['path']} --preset {recipe['preset']}"
+    if recipe["path"] != own.recipe["path"]:
+        return str(recipe["path"])
+    other = [(key, value) for key, value in recipe["config"].items() if key in known and known[key] != value]
+    return " ".join([recipe["path"], *(f"--{key.replace('_', '-')} {value}" for key, value in other)])
+
+
+def _table(means: Sequence[Mean], entries: Mapping[str, Entry], company: Beside) -> str:
     rows: list[tuple[object, ...]] = []
     for mean in means:
-        runs, name = mean.runs, mean.first.artifact
+        runs, name, entry = mean.runs, mean.first.artifact, entries[mean.first.digest]
         if company.baseline and mean.first.digest == company.baseline.manifest.digest:
             name += " (random selection)"
+        learned = (short(entry.manifest), f"{entry.bytes:,}")
         numbers = (mean.text, len(runs), mean.first.epochs, every(str(run.steps) for run in runs))
         seconds = f"{statistics.fmean(run.seconds for run in runs):.1f}"
         place = (every(run.device for run in runs), every(run.precision for run in runs))
-        rows.append((mean.first.model, name, *numbers, seconds, *place))
-    return table("student|artifact|accuracy %|n|last epoch|steps|seconds|device|precision", rows)
-
-
-def _words(means: Sequence[Mean], m: Manifest, company: Beside) -> list[str]:
-    """What a table says, a paragraph a student: the gain over random selection, and what each variant keeps of it."""
-    lines = []
-    for model in dict.fromkeys(mean.first.model for mean in means):
-        by = {mean.first.digest: mean for mean in means if mean.first.model == model}
-        own = by.get(m.digest)
-        random = by.get(company.baseline.manifest.digest) if company.baseline else None
-        if own is None:
-            continue
-        if random and own.mean < random.mean:
-            lines.append(
-                f"With {text(model)}, {own.first.artifact} ({own.mean:.2f} %) scores below random "
-                f"selection ({random.mean:.2f} %) under this protocol."
-            )
-        found = [by[x.manifest.digest] for x in company.variants if x.manifest.digest in by]
-        said = [_compare(own, mean, random) for mean in found]
-        if said:
-            gain = (
-                f"{own.first.artifact} is {own.mean - random.mean:+.2f} points from random selection. "
-                if random
-                else ""
-            )
-            lines.append(f"With {text(model)}, {gain}" + " ".join(said))
-            lines.append("What a variant keeps without a part of the method, that part did not earn.")
-    return list(dict.fromkeys(lines))
-
-
-def _compare(own: Mean, other: Mean, random: Mean | None) -> str:
-    gap = other.mean - own.mean
-    noise = 2 * math.hypot(own.sd or 0, other.sd or 0)
-    sure = "" if abs(gap) > noise else " (within twice the standard deviation of the difference)"
-    kept = ""
-    if random and own.mean > random.mean:
-        share = (other.mean - random.mean) / (own.mean - random.mean)
-        kept = f": {share:.0%} of the gain over random selection"
-    return f"{text(other.first.artifact)} is {gap:+.2f} points from it{sure}{kept}."
-
-
-def _is_equal(other: Mean, own: Mean) -> bool:
-    """Whether two means are of one student, test set and number of steps."""
-    keys = ("model", "test_fingerprint", "steps")
-    return all(getattr(other.first, key) == getattr(own.first, key) for key in keys)
-
-
-def _equal(other: Mean, own: Mean) -> str:
-    return (
-        f"With {text(own.first.model)} and {own.first.steps:,} steps each, {text(other.first.artifact)} reaches "
-        f"{other.text} % here, {text(own.first.artifact)} {own.text} % under {text(own.first.protocol)}: "
-        f"{other.mean - own.mean:+.2f} points."
-    )
+        rows.append((mean.first.model, name, *learned, *numbers, seconds, *place))
+    columns = "student|artifact|labels|bytes|accuracy %|n|last epoch|steps|seconds|device|precision"
+    return table(columns, rows)
 
 
 def _base(result: Result, manifests: Iterable[Manifest]) -> Protocol | None:
@@ -169,7 +132,11 @@ def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:
     momentum = f", momentum {base.momentum:g}" if base.optimizer == "sgd" else ""
     spared = "" if base.decay_biases else " (not on biases and norms)"
     used = {mean.first.digest for mean in means}
-    given = "; ".join(f"{m.name}: {labels(m)}" for m in manifests if m.digest in used)
+    names: dict[str, list[str]] = {}
+    for m in manifests:
+        if m.digest in used:
+            names.setdefault(labels(m), []).append(m.name)
+    given = "; ".join(f"{', '.join(of)}: {what}" for what, of in names.items())
     if base.teachers:
         given = f"of the teachers {', '.join(map(text, base.teachers))} on every mixed batch"
     if base.teacher_batch_stats:

@@ -211,10 +211,14 @@ def _decoded(folder: Path) -> bytes:
 @names_argument
 @click.option("--to", metavar="FOLDER", help="Also write cards, previews and the leaderboard of all artifacts there.")
 def card_(names: tuple[str, ...], to: str | None) -> None:
-    """Write README.md into artifacts' folders, from their manifests and results."""
+    """Write README.md into artifacts' folders, from their manifests and results.
+
+    With --to, FOLDER/NAME has also the manifest and the results of an artifact that is not bundled: they are enough to
+    name that folder to this command later.
+    """
     from ddhub import card, hub
     from ddhub._shelf import own, shelf
-    from ddhub.manifest import PREVIEW, README, read_bytes, seal_text
+    from ddhub.manifest import MANIFEST, PREVIEW, README, RESULTS, read_bytes, seal_text
 
     named = dict.fromkeys(own(hub.resolve(name)) for name in names)
     found = shelf(named)
@@ -229,7 +233,10 @@ def card_(names: tuple[str, ...], to: str | None) -> None:
             say(str(folder / README))
         if copy:
             write(copy / README, text)
-            write(copy / PREVIEW, read_bytes(folder / PREVIEW))
+            more = (PREVIEW,) if folder.parent == hub.BUNDLED else (PREVIEW, MANIFEST, RESULTS)
+            for name in more:
+                if (folder / name).exists():
+                    write(copy / name, read_bytes(folder / name))
             say(str(copy / README))
     if to:
         write(Path(to) / README, card.leaderboard(entries).encode())

@@ -52,10 +52,11 @@ def test_results_stand_beside_the_baseline() -> None:
     text = render(own, [own, random])
     place = ["200", "11.0", "CPU, threads: 1", "fp32"]
     assert row(text, "convnet3 | tiny-infer-ipc2") == [
-        *("convnet3", "tiny-infer-ipc2", "41.50 ± 1.80", "3", "80"),
+        *("convnet3", "tiny-infer-ipc2", "soft", "331", "41.50 ± 1.80", "3", "80"),
         *place,
     ]
-    assert "| convnet3 | tiny-random-ipc2 (random selection) | 31.00 ± 1.41 | 2 | 80 | 200 | 10.5 |" in text
+    random_row = "| convnet3 | tiny-random-ipc2 (random selection) | hard | 438 | 31.00 ± 1.41 | 2 | 80 | 200 | 10.5 |"
+    assert random_row in text
     assert "below random" not in text
     assert "on all 10,000 test images" in text
     flags = "--protocol infer-dynamic --model convnet3 --seeds"
@@ -79,22 +80,57 @@ def test_a_result_below_random_is_said_plainly() -> None:
     assert f"\n\nWith convnet3, {sentence}\n\n" in text
 
 
+PICTURES = {PARQUET: {"sha256": "0" * 64, "bytes": 4321}}
+
+
 def variant(*accuracies: float, **changes: Any) -> Entry:
     """A control of `tiny`: the same recipe with hard labels."""
     recipe = {**tiny().recipe, "preset": "tiny-ipc2-cpu-hard"}
-    return entry(tiny(name="tiny-infer-ipc2-hard", labels={"kind": "hard"}, recipe=recipe), *accuracies, **changes)
+    m = tiny(name="tiny-infer-ipc2-hard", labels={"kind": "hard"}, recipe=recipe, files=PICTURES)
+    return entry(m, *accuracies, **changes)
 
 
 def test_variants_stand_in_the_table_and_are_put_into_words() -> None:
-    own, random = entry(tiny(), 40.0, 42.0), entry(tiny_random(), 30.0, 32.0)
+    own, random = entry(tiny(files=PICTURES), 40.0, 42.0), entry(tiny_random(), 30.0, 32.0)
     text = render(own, [own, random, variant(33.0, 34.0)])
-    assert row(text, "tiny-infer-ipc2-hard") == ["tiny-infer-ipc2-hard", "tiny-ipc2-cpu-hard", "331"]
-    assert row(text, "convnet3 | tiny-infer-ipc2-hard")[2:4] == ["33.50 ± 0.71", "2"]
+    made = "recipes/infer.py --preset tiny-ipc2-cpu-hard"
+    assert row(text, "tiny-infer-ipc2-hard") == ["tiny-infer-ipc2-hard", made]
+    assert row(text, "convnet3 | tiny-infer-ipc2-hard")[2:6] == ["hard", "331", "33.50 ± 0.71", "2"]
     # 33.5 - 41 and 41 - 31; (33.5 - 31) / (41 - 31); sd of the difference: sqrt(2 + 0.5)
     said = "tiny-infer-ipc2-hard is -7.50 points from it: 25% of the gain over random selection."
-    assert f"With convnet3, tiny-infer-ipc2 is +10.00 points from random selection. {said}" in text
+    assert f"With convnet3, tiny-infer-ipc2 is +10.00 points from random selection:\n\n- {said}\n\n" in text
     close = render(own, [random, variant(39.0, 40.0)])
     assert "is -1.50 points from it (within twice the standard deviation of the difference): 85%" in close
+
+
+def test_what_stored_labels_keep_of_the_gain_of_full_ones() -> None:
+    plain = tiny_random().tensors
+
+    def labelled(word: str, kind: str, name: str, shape: list[int], *accuracies: float, **more: Any) -> Entry:
+        tensors = {**plain, f"labels.{name}": {"dtype": "F16", "shape": shape}} if name else plain
+        config = {**tiny().recipe["config"], "labels": word}
+        fields = {"name": f"tiny-{word}", "labels": {"kind": kind, "seed": 0}, "tensors": tensors, "files": PICTURES}
+        fields |= {"recipe": {**tiny().recipe, "preset": None, "config": config}}
+        m = tiny(**{**fields, **more})
+        return entry(m, *accuracies)
+
+    own = labelled("dbr", "dbr", "distances", [5, 6, 2], 36.0)  # 120 bytes
+    hard, full = labelled("hard", "hard", "", [], 30.0), labelled("soft", "soft", "logits", [5, 6, 3], 40.0)  # 180
+    static = labelled("static", "soft", "logits", [6, 3], 32.0)
+    other = labelled("other", "soft", "logits", [6, 3], 39.0, files={PARQUET: {"sha256": "1" * 64, "bytes": 1}})
+    drawn = labelled("drawn", "dbr", "distances", [5, 6, 2], 31.0, method="random-real", files={})
+    text = render(own, [hard, full, static, other, drawn])
+    head = "On the same images, full soft labels (tiny-soft, 180 bytes of labels) are +10.00 points from one-hot labels"
+    lines = "- tiny-dbr: 60% of that, with 120 bytes (66.7%)\n- tiny-static: 20% of that, with 36 bytes (20.0%)\n\n"
+    assert f"{head} (tiny-hard); of that gain keep:\n\n{lines}" in text
+    for name, labels, size in (("dbr", "dbr", "558"), ("soft", "soft per view", "618"), ("drawn", "dbr", "558")):
+        assert row(text, f"convnet3 | tiny-{name}")[2:4] == [labels, size], name
+    assert "tiny-other is" not in text and "tiny-drawn is -5.00 points from it" in text
+    assert "full soft" not in render(own, [hard, static])
+    worse = labelled("soft", "soft", "logits", [5, 6, 3], 29.0)
+    assert "are -1.00 points from one-hot labels (tiny-hard): there is no gain to keep." in render(own, [hard, worse])
+    made = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in text.splitlines() if " | recipes/" in line}
+    assert made["tiny-static"] == "recipes/infer.py --labels static |"
 
 
 def test_results_of_variants_under_other_protocols_are_shown_only_for_equal_steps() -> None:
@@ -170,7 +206,12 @@ def test_protocols_and_test_sets_never_share_a_table() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"ipc": 3}, {"dataset": "other"}, {"method": "sre2l"}, {"classes": ("a", "b", "c")}],
+    [
+        {"ipc": 3},
+        {"dataset": "other"},
+        {"method": "sre2l", "recipe": {**tiny().recipe, "path": "recipes/sre2l.py"}},
+        {"classes": ("a", "b", "c")},
+    ],
 )
 def test_only_random_selection_of_the_same_budget_is_the_baseline(change: dict[str, Any]) -> None:
     text = render(entry(tiny(), 40.0), [entry(tiny_random(**change), 99.0)])

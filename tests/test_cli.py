@@ -624,6 +624,24 @@ def test_card_writes_into_the_artifact_and_a_folder(shelf: Path) -> None:
     run("verify", INFER)
 
 
+def test_cards_of_artifacts_that_are_not_bundled_can_be_rendered_again_without_them(
+    shelf: Path, tmp_path: Path
+) -> None:
+    record(shelf / INFER, 40.0)
+    made = tmp_path / "made" / "mine"
+    write(made)
+    record(made, 50.0)
+    run("card", INFER, made, "--to", "cards")
+    kept = Path("cards", "mine")
+    assert {path.name for path in kept.iterdir()} == {MANIFEST, RESULTS, PREVIEW, README}
+    assert {path.name for path in Path("cards", INFER).iterdir()} == {PREVIEW, README}
+    before = {path: path.read_bytes() for path in Path("cards").rglob("*.*")}
+    shutil.rmtree(made)
+    run("card", INFER, kept, "--to", "cards")
+    assert before == {path: path.read_bytes() for path in Path("cards").rglob("*.*")}
+    assert "mine" in Path("cards", README).read_text() and "50.00" in (shelf / INFER / README).read_text()
+
+
 def test_card_refuses_namesakes(shelf: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         shutil.copytree(shelf / INFER, tmp_path / name)

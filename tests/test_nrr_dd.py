@@ -21,7 +21,7 @@ import ddhub
 from ddhub import models
 from ddhub.artifact import Artifact
 from ddhub.errors import UsageError
-from recipes import Plan, Run, nrr_dd, sre2l
+from recipes import Plan, Run, nrr_dd, random_real, sre2l
 from recipes._cam import attention, cam
 from recipes._inversion import Inversion, answers, draws, optimise
 from recipes._patches import cut, normalised
@@ -361,6 +361,7 @@ def test_rded_keeps_the_surest_crop_of_each_image(tmp_path: Path, work: Path) ->
     artifact = smoke(
         tmp_path / "rded", work, cam_filter=False, confidence="highest", refine="none", labels="teacher", factor=1
     )
+    assert artifact.manifest.method == "rded" and artifact.manifest.recipe["path"] == "recipes/nrr_dd.py"
     assert "Diversity and Realism" in artifact.manifest.citation and "Non-Critical" not in artifact.manifest.citation
     stages = [load_file(path) for path in work.glob("discover-*.safetensors")]
     (found,) = (stage for stage in stages if stage["rows"].shape == (10, 2))
@@ -371,6 +372,26 @@ def test_rded_keeps_the_surest_crop_of_each_image(tmp_path: Path, work: Path) ->
         assert source.labels[rows].tolist() == [label, label]
         assert torch.equal(images[label], cut(source.images[rows], boxes, 32))
         assert found["confidence"][label, 0] >= found["confidence"][label, 1]
+
+
+def test_random_selection_has_the_same_images_with_and_without_a_teachers_labels(tmp_path: Path, work: Path) -> None:
+    """The teacher is that of the other smoke runs, and its stage is found again."""
+    found = {}
+    for word in ("hard", "dbr", "static", "teacher"):
+        how = {"teacher": "convnet3-bn-w8", "teacher_epochs": 1, "protocol": "nrr-dd-f2", "student_epochs": 2}
+        cfg = random_real.Config(dataset="cifar10-mini", ipc=2, labels=word, **how)
+        run = Run(random_real, cfg, tmp_path / word, device="cpu", precision="fp32", work=work)
+        foretold = random_real.plan(cfg, run.source("cifar10-mini", "train"), run).artifact_bytes
+        manifest = random_real.distill(cfg, run).manifest
+        found[word] = ddhub.load(tmp_path / word)
+        assert sum(manifest.bytes_by_tensor().values()) == foretold and manifest.method == "random-real"
+        assert torch.equal(found[word].decoder.images, found["hard"].decoder.images)
+    assert len(list(work.glob("teacher-*.safetensors"))) == 1
+    data, net = found["dbr"], smoke_teacher(work)
+    view, x, target = next(data.steps(data.protocol, seed=9))
+    log_p = F.log_softmax(net(x), 1)
+    wanted = [-log_p[torch.arange(len(x)), of // 2] for of in (view.items, view.partner)]
+    torch.testing.assert_close(target[:, 3:], torch.stack(wanted, 1).detach(), rtol=2e-3, atol=2e-3)
 
 
 def test_presets_are_those_of_the_specification() -> None:
