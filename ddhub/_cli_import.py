@@ -43,7 +43,7 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option("--mean", metavar="X,X,X", callback=_numbers, help="If it is not the data set's.")
 @click.option("--std", metavar="X,X,X", callback=_numbers, help="If it is not the data set's.")
 @click.option("--size", type=click.IntRange(min=1), help="Side in pixels, if not the data set's; folders are resized.")
-@click.option("--factor", type=click.IntRange(min=1), help="IDC's multi-formation factor; only 1 can be imported.")
+@click.option("--factor", type=click.IntRange(min=1), help="IDC's multi-formation factor; 1 where each image is one.")
 @click.option(
     "--class-order", metavar="A,B,…", callback=_words, help="The data set's classes in the order of the file's labels."
 )

@@ -28,6 +28,11 @@
 | `idc-svhn`             | IDC on SVHN: no flips                                                                   |
 | `idc-fashion-mnist`    | IDC on FashionMNIST: flips, no CutMix                                                   |
 | `idc-mnist`            | IDC on MNIST: neither                                                                   |
+| `idc-i-svhn-ipc1`      | IDC-I (one image a formation) on SVHN, one image a class: `idc-mnist` with cutout       |
+| `udd-proxy`            | proxies of UDD (arXiv 2408.16268), a reconstruction: IDC's matching nets with flips,    |
+|                        | 30 epochs, rate times 0.2 at 20 and 25                                                  |
+| `udd-proxy-svhn`       | the same without flips                                                                  |
+| `udd-proxy-mnist`      | the same without CutMix too                                                             |
 | `datm`                 | DATM (arXiv 2310.05773) and MTT: DSA, soft cross-entropy, learned step size, one drop   |
 | `edf`                  | EDF's evaluation: `datm` with batches of 128 and crops of up to a quarter of the side   |
 | `edf-kd`               | EDF's evaluation with knowledge distillation: RDED's without the patch shuffle          |
@@ -77,6 +82,7 @@ _IDC = Protocol(
     decay=0.2,
     augment=_IDC_VIEW,
 )
+_PROXY = replace(_IDC, epochs=30, milestones=(20, 25), augment=replace(_IDC_VIEW, dsa="color_crop_flip"))
 _DATM = Protocol(
     epochs=1001,  # the official loop runs over range(Epoch + 1)
     batch_size=256,
@@ -119,6 +125,14 @@ _BY_NAME = {
     "idc-fashion-mnist": replace(_IDC, augment=replace(_IDC_VIEW, mix="none", mix_probability=1.0)),
     "idc-mnist": replace(
         _IDC, augment=replace(_IDC_VIEW, dsa="color_crop_scale_rotate", mix="none", mix_probability=1.0)
+    ),
+    "idc-i-svhn-ipc1": replace(
+        _IDC, augment=replace(_IDC_VIEW, dsa="color_crop_cutout_scale_rotate", mix="none", mix_probability=1.0)
+    ),
+    "udd-proxy": _PROXY,
+    "udd-proxy-svhn": replace(_PROXY, augment=replace(_PROXY.augment, dsa="color_crop")),
+    "udd-proxy-mnist": replace(
+        _PROXY, augment=replace(_PROXY.augment, dsa="color_crop", mix="none", mix_probability=1.0)
     ),
     "datm": _DATM,
     "edf": replace(_DATM, batch_size=128, augment=replace(_DATM.augment, dsa_crop=0.25)),

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ddhub import decode, labels
+from ddhub._files import max_bytes
+from ddhub.errors import ArtifactError
 from ddhub.manifest import Manifest
 from ddhub.protocols import Protocol
 
@@ -15,10 +17,14 @@ from ddhub.protocols import Protocol
 def check(manifest: Manifest, images: Tensor, image_labels: Tensor, tensors: Mapping[str, Tensor]) -> None:
     """ArtifactError unless decoder, labels and protocol are known and fit what is stored.
 
-    Teachers that label are not looked for.
+    A decoder may make many items of few bytes: their indices (8 bytes each) must stay below DDHUB_MAX_BYTES. Teachers
+    that label are not looked for.
     """
     plan = Protocol.from_json(manifest.protocol)
     decoder = decode.build(manifest.decoder, images, tensors, manifest.pixel_range)
+    if 8 * len(decoder) > max_bytes():
+        cause = f"{len(decoder):,} training images, and DDHUB_MAX_BYTES allows {max_bytes():,} bytes for their numbers"
+        raise ArtifactError(f"{cause}; set it higher if you trust the artifact")
     if manifest.labels["kind"] == "teacher":
         labels.temperature(manifest.labels)
     else:

@@ -44,7 +44,7 @@ def teacher_folder(name: str) -> Path | None:
 def facts(entry: Entry) -> dict[str, Any]:
     """What `info` prints of an artifact, and `list` in part."""
     m = entry.manifest
-    recipe = {key: m.recipe[key] for key in ("path", "preset", "seed")}
+    recipe, run = {key: m.recipe[key] for key in ("path", "preset", "seed")}, m.recipe["run"]
     return {
         **{key: getattr(m, key) for key in ("name", "digest", "method", "dataset", "ipc", "license")},
         "classes": list(m.classes),
@@ -52,7 +52,8 @@ def facts(entry: Entry) -> dict[str, Any]:
         "decoder": m.decoder,
         "labels": m.labels,
         "protocol": {**m.protocol, "digest": Protocol.from_json(m.protocol).digest},
-        "recipe": {**recipe, "commit": m.recipe["run"].get("commit", "")},
+        "recipe": {**recipe, "commit": run.get("commit", "")},
+        **({"measured": run["measured"]} if run.get("measured") else {}),  # what the recipe found out about its images
         "source": m.source,
         "teachers": m.teachers,
         "tensor_bytes": m.bytes_by_tensor(),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from ddhub import decode
 from ddhub._eight_bits import Constants
 from ddhub._files import max_bytes
 from ddhub._known import FOLDER, find
@@ -85,3 +87,22 @@ def check_images(path: Path, images: Tensor, data: DataSet, size: int | None, co
     for key, values in zip(("mean", "std"), constants, strict=True):
         if len(values) != channels:
             raise UsageError(f"--{key} has {len(values)} numbers, and images have {channels} channels; give one each")
+
+
+def decoder_of(path: Path, images: Tensor, factor: int, soft: bool) -> dict[str, Any]:
+    """The manifest's `decoder` of images `[N, C, H, W]`: with a factor above 1 they are IDC's mosaics.
+
+    Raises:
+        UsageError: a factor that does not fit, or soft labels, which say nothing of a single tile.
+    """
+    if factor == 1:
+        return {"kind": "identity"}
+    height, width = images.shape[2:]
+    try:
+        decode.grid(height, width, factor)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}; correct --factor") from None
+    if soft:
+        cause = f"soft labels are of whole images, and --factor {factor} says that each is {factor**2} training images"
+        raise UsageError(f"{path}: {cause}; say --factor 1 if it is not")
+    return {"kind": "crops", "factor": factor, "side": decode.tile_side(height, factor)}

@@ -21,7 +21,7 @@ from typing import Any
 from ddhub import _metadata
 from ddhub._beside import beside, identify, losses
 from ddhub._card_labels import labels
-from ddhub._card_reading import NAMESPACE, loading, namespace, without
+from ddhub._card_reading import NAMESPACE, decoder, loading, namespace, without
 from ddhub._card_results import heading, protocol_text, results
 from ddhub._fields import DTYPE_BYTES
 from ddhub._imported import command as import_command
@@ -109,7 +109,7 @@ def _summary(m: Manifest) -> str:
     return (
         f"Distilled `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for "
         f"{len(m.classes):,} classes, {maker} `{text(m.method)}` for a budget of {m.ipc} images "
-        f"a class. Decoder: {text(m.decoder['kind'])}. Labels: {labels(m)}. Digest: `{m.digest}`."
+        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`."
     )
 
 
@@ -150,6 +150,8 @@ def _recipe(m: Manifest) -> list[str]:
     }
     if isinstance(run.get("peak_bytes"), int):
         facts["peak memory"] = f"{run['peak_bytes'] / 2**30:.2f} GiB"
+    if isinstance(run.get("measured"), dict):
+        facts |= {f"measured {key}": value for key, value in run["measured"].items()}
     return [
         f"By `{text(recipe['path'])}`, whose text is in `recipe.py`:",
         code("sh", [shlex.join(words)]),

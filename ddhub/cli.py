@@ -176,7 +176,10 @@ def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, str]:
 @click.option("--to", metavar="FILE.png", help="Where to write it; NAME.png in the current folder if not given.")
 @click.option("--decoded", is_flag=True, help="Rebuilt training images, those of one stored image side by side.")
 def preview(name: str, to: str | None, decoded: bool) -> None:
-    """Write a picture of an artifact, one row a class: its stored images, or what they become."""
+    """Write a picture of an artifact, one row a class: its stored images, or what they become.
+
+    Of mosaics (decoder crops) it shows where their tiles and regions lie, and how often each pixel is used.
+    """
     from ddhub import hub
     from ddhub.manifest import PREVIEW, read_bytes, read_manifest
 
@@ -185,8 +188,18 @@ def preview(name: str, to: str | None, decoded: bool) -> None:
     path = Path(to or f"{manifest.name}{'-decoded' if decoded else ''}.png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path} does not end in .png; choose another --to")
-    write(path, _decoded(folder) if decoded else read_bytes(folder / PREVIEW))
-    say(str(path))
+    legend = ""
+    if decoded:
+        picture = _decoded(folder)
+    elif manifest.decoder["kind"] == "crops":
+        from ddhub import _squares
+        from ddhub.artifact import Artifact
+
+        picture, legend = _squares.draw(Artifact.open(folder))
+    else:
+        picture = read_bytes(folder / PREVIEW)
+    write(path, picture)
+    say(f"{path}: {legend}" if legend else str(path))
 
 
 def _decoded(folder: Path) -> bytes:

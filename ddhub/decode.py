@@ -3,6 +3,8 @@
     identity     images u8 [N, C, H, W]                          item i = images[i]
     compensate   images u8 [classes·K, C, H, W], class by class  item i = clip(images[n] + u[m - 1, k])
                  compensators i8 [M, K, C, H, W], scale f32 [M, K], u = compensators · scale
+    crops        images u8 [N, C, H, W], each a mosaic of    item i = a square of images[i % N], enlarged to H x W
+                 factor · factor tiles; boxes u8 [N, R, 2] of R more squares of a tile's size, or none
 
 A decoder is an `nn.Module` whose stored tensors are buffers, called with item indices `[B]` (int64) and returning
 `[B, C, H, W]` float32 in unit scale, unnormalised. It never holds the whole decoded set.
@@ -17,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddhub.errors import ArtifactError
+from ddhub.errors import ArtifactError, UsageError
 
 
 def quantize(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +108,106 @@ class Compensate(nn.Module):
         return u.mul_(step[:, None, None, None]).add_(x).clamp_(0, 1)
 
 
-Decoder = Identity | Compensate
+def tile_side(height: int, factor: int) -> int:
+    """Pixels along a side of a tile, and of a region: `ceil(height / factor)`."""
+    return -(-height // max(1, factor))
+
+
+def grid(height: int, width: int, factor: int) -> Tensor:
+    """Top-left corners (y, x) of the factor · factor tiles of an image, int64 `[factor², 2]`, row by row.
+
+    Where factor does not divide the side, the last row and column of tiles reach beyond the image, which goes on as
+    0.5 (IDC, arXiv 2205.14959, section 4.2, and its code).
+
+    Raises:
+        UsageError: an image that is no square, a factor below 1, or one with which a tile holds none of its pixels.
+    """
+    side = tile_side(height, factor)
+    if height != width or factor < 1 or (factor - 1) * side >= height:
+        cause = "they must be squares, and the factor 1 or more with a pixel in every tile"
+        raise UsageError(f"factor {factor} for images of {height} x {width} pixels; {cause}")
+    first = torch.arange(factor) * side
+    return torch.cartesian_prod(first, first)
+
+
+def crops(images: Tensor, corners: Tensor, which: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """Squares cut out of images and enlarged: bilinear, `align_corners=False`. Differentiable in the images.
+
+    Args:
+        images: float `[N, C, H, W]` in unit scale. To the right and below they go on as 0.5, up to a multiple of side.
+        corners: int64 `[B, 2]`, (y, x) of each square's top-left pixel; they are not checked.
+        which: int64 `[B]`, the image that each square is cut from.
+        side: of the squares, in pixels.
+        size: height and width of what is returned.
+
+    Returns:
+        `[B, C, *size]`.
+    """
+    return _enlarged(images.index_select(0, which), corners, side, size)
+
+
+def _enlarged(images: Tensor, corners: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """As `crops`, of one square each of images `[B, C, H, W]`."""
+    height, width = images.shape[2:]
+    if height % side or width % side:
+        images = F.pad(images, (0, -width % side, 0, -height % side), value=0.5)
+    rows, columns = (corners[:, :, None] + torch.arange(side, device=corners.device)).unbind(1)
+    place = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
+    squares = images.flatten(2).gather(2, place[:, None].expand(-1, images.shape[1], -1))
+    return F.interpolate(squares.unflatten(2, (side, side)), size, mode="bilinear", align_corners=False)
+
+
+class Crops(Identity):
+    """IDC's multi-formation (arXiv 2205.14959) and UDD's reuse of regions (arXiv 2408.16268): squares, enlarged.
+
+    Item `i = slot·N + n` is a square of stored image n: for slot < factor² its tile of that number, else the region at
+    `boxes[n, slot - factor²]`. Pixels get their `pixel_range` first, then `crops` enlarges the square.
+
+    Args:
+        factor: tiles along each side of an image.
+        boxes: u8 or i32 `[N, R, 2]`, (y, x) of each region's top-left pixel; None for tiles alone.
+
+    Raises:
+        UsageError: images that the factor does not fit (`grid`).
+    """
+
+    kind = "crops"
+    tiles: Tensor
+    boxes: Tensor
+
+    def __init__(
+        self, images: Tensor, factor: int, boxes: Tensor | None, pixel_range: Sequence[Sequence[float]]
+    ) -> None:
+        super().__init__(images, pixel_range)
+        height, width = images.shape[2:]
+        self.register_buffer("tiles", grid(height, width, factor).to(images.device))
+        self.register_buffer("boxes", images.new_empty(len(images), 0, 2) if boxes is None else boxes)
+        self.factor, self.side, self.size = factor, tile_side(height, factor), (height, width)
+        self.squares = len(self.tiles) + self.boxes.shape[1]  # of an image
+
+    def __len__(self) -> int:
+        return len(self.images) * self.squares
+
+    def image_of(self, items: Tensor) -> Tensor:
+        """The stored image `[B]` that each item comes from: the one that gives the item its class."""
+        return items % len(self.images)
+
+    def corners(self, items: Tensor) -> Tensor:
+        """(y, x) of the top-left pixel of each item's square, int64 `[B, 2]`."""
+        slot, tiles, regions = items // len(self.images), len(self.tiles), self.boxes.shape[1]
+        corners = self.tiles.index_select(0, slot.clamp(max=tiles - 1))
+        if not regions:
+            return corners
+        row = self.image_of(items) * regions + (slot - tiles).clamp(min=0)
+        boxes = self.boxes.flatten(0, 1).index_select(0, row).long()
+        return torch.where((slot < tiles)[:, None], corners, boxes)
+
+    def forward(self, items: Tensor) -> Tensor:
+        x = super().forward(self.image_of(items))
+        return _enlarged(x, self.corners(items), self.side, self.size)
+
+
+Decoder = Identity | Compensate | Crops
 
 
 def build(
@@ -122,8 +224,14 @@ def build(
     kind = spec["kind"]
     if kind == "identity":
         return Identity(images, pixel_range)
-    if kind != "compensate":
-        raise ArtifactError(f"decoder {kind!r} is not known to this ddhub: pip install -U ddhub")
+    if kind == "compensate":
+        return _compensate(images, tensors)
+    if kind == "crops":
+        return _crops(spec, images, tensors.get("decoder.boxes"), pixel_range)
+    raise ArtifactError(f"decoder {kind!r} is not known to this ddhub: pip install -U ddhub")
+
+
+def _compensate(images: Tensor, tensors: Mapping[str, Tensor]) -> Compensate:
     try:
         compensators, scale = tensors["decoder.compensators"], tensors["decoder.scale"]
     except KeyError as missing:
@@ -145,3 +253,27 @@ def build(
     if not (scale.min() >= 0 and scale.max() <= 1):
         raise ArtifactError("decoder 'compensate': a scale is not in [0, 1]; regenerate the artifact")
     return Compensate(images, compensators, scale)
+
+
+def _crops(
+    spec: Mapping[str, Any], images: Tensor, boxes: Tensor | None, pixel_range: Sequence[Sequence[float]]
+) -> Crops:
+    factor, side = spec.get("factor"), spec.get("side")
+    known = spec.keys() == {"kind", "factor", "side"}
+    if not known or type(factor) is not int or type(side) is not int or factor < 2:  # of 1 it would be `identity`
+        cause = "needs whole numbers factor, 2 or more, and side, and nothing else"
+        raise ArtifactError(f"decoder 'crops' {cause}; regenerate the artifact")
+    if boxes is not None and (
+        boxes.dtype not in (torch.uint8, torch.uint16) or boxes.ndim != 3 or boxes.shape[::2] != (len(images), 2)
+    ):
+        found = f"boxes {boxes.dtype} {tuple(boxes.shape)} do not fit images {tuple(images.shape)}"
+        raise ArtifactError(f"decoder 'crops': {found}; regenerate the artifact")
+    try:  # torch neither picks rows of 16-bit numbers nor compares them
+        decoder = Crops(images, factor, boxes.int() if boxes is not None and boxes.itemsize > 1 else boxes, pixel_range)
+    except UsageError as error:
+        raise ArtifactError(f"decoder 'crops': {error}; regenerate the artifact") from None
+    if decoder.side != side:
+        raise ArtifactError(f"decoder 'crops': side {side}, not {decoder.side}; regenerate the artifact")
+    if boxes is not None and int(decoder.boxes.max()) > (last := side * (factor - 1)):
+        raise ArtifactError(f"decoder 'crops': a box begins beyond pixel {last}; regenerate the artifact")
+    return decoder

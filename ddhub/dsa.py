@@ -87,8 +87,8 @@ def dsa(x: Tensor, u: Tensor, ops: Sequence[str], *, form: DSAForm = "dsa", crop
 
 def _one_of(x: Tensor, u: Tensor, ops: Sequence[_Op]) -> Tensor:
     """Every image through the operation that its row picks."""
-    if not ops:
-        return x
+    if len(ops) < 2:
+        return ops[0](x, u) if ops else x
     pick = _whole(u[:, 0], len(ops))
     counts = torch.bincount(pick, minlength=len(ops)).tolist()
     if max(counts) == len(x):

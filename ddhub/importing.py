@@ -29,7 +29,7 @@ from ddhub._fields import RULES, is_name, is_number
 from ddhub._imported import PATH
 from ddhub._numbering import labels_of, order_of, per_class
 from ddhub._published import Published
-from ddhub._target import DataSet, check_images, data_set
+from ddhub._target import DataSet, check_images, data_set, decoder_of
 from ddhub.artifact import Artifact
 from ddhub.data import About
 from ddhub.errors import ArtifactError, UsageError, unknown
@@ -50,7 +50,7 @@ class Options:
         labels, lr: files of `pt`, where they do not lie beside the images; the learned step size may be a number.
         scale: of float images: unit, or normalized by `mean` and `std` (the data set's if not given).
         size: side in pixels, where it is not the data set's; images of class folders are resized to it.
-        factor: of IDC's multi-formation; only 1 can be imported.
+        factor: of IDC's multi-formation: 1, or images are mosaics of factor · factor tiles, each a training image.
         class_order: the data set's classes (names or numbers) in the order of the file's labels.
         teachers: teachers that label every batch, in place of the file's labels; they lie beside the artifact.
         temperature: of soft labels and teachers; the protocol's, else 1, if not given.
@@ -87,9 +87,6 @@ class Options:
             raise UsageError(f"--zca: {_published.WHITENED}")
         if self.scale not in (None, "unit", "normalized"):
             raise unknown("scale", self.scale, ("unit", "normalized"))
-        if self.factor not in (None, 1):
-            cause = f"mosaics of {self.factor} x {self.factor} training images need the decoder 'crops'"
-            raise UsageError(f"--factor {self.factor}: {cause}, which this ddhub lacks; only factor 1 can be imported")
         if self.temperature is not None and not (is_number(self.temperature) and self.temperature > 0):
             raise UsageError(f"--temperature is {self.temperature}; give a number above 0")
         for key in ("mean", "std"):
@@ -124,6 +121,7 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
     order = order_of(ask.class_order, found, kind, data.name, data.classes)
     classes, logits, said = labels_of(found, order)
     ipc = per_class(classes, data.classes, ask.ipc)
+    decoder = decoder_of(path, found.images, ask.factor or 1, found.logits is not None and not ask.teachers)
     images, pixel_range, moved = _pixels(path, kind, found, ask.scale, (mean, std))
     if not found.named:
         first = ", ".join(f"{number} {data.classes[k]}" for number, k in enumerate(order[:10]))
@@ -133,6 +131,10 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
         said.append(
             f"Pixels were floats and are stored as 8 bits, a range a channel, from {low:.4g} to {high:.4g} in unit "
             f"scale, which moved a pixel by at most {moved.largest:.5f} (rms {moved.rms:.5f})."
+        )
+    if decoder["kind"] == "crops":
+        said.append(
+            f"Images are mosaics of {ask.factor} x {ask.factor} tiles: so said who imported them, not the file."
         )
     if ask.teachers and logits is not None:
         said.append("The published soft labels were left out, since teachers label.")
@@ -146,7 +148,7 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
         mean=mean,
         std=std,
         pixel_range=pixel_range,
-        decoder={"kind": "identity"},
+        decoder=decoder,
         labels=_scheme(ask, found, plan),
         protocol=plan.to_json(),
         recipe={
@@ -185,7 +187,7 @@ def _read(path: Path, kind: str, ask: Options) -> tuple[Published, DataSet]:
         raise UsageError(f"--labels names a file beside images of --format pt, and {path} is read as {kind}")
     if kind == "idc" and ask.factor is None:
         cause = "an IDC file does not say its multi-formation factor, without which mosaics would pass for images"
-        raise UsageError(f"{path}: {cause}; say --factor 1 if it is IDC-I's, or was decoded")
+        raise UsageError(f"{path}: {cause}; say --factor 2 (IDC's on small images) or 1 (IDC-I's, or decoded images)")
     if kind != "idc" and ask.factor is not None:
         raise UsageError(f"--factor is for IDC's files, and {path} is read as {kind}; leave it out")
     data = data_set(ask.dataset, ask.size) if ask.dataset else None

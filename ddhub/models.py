@@ -82,16 +82,20 @@ def build(name: str, *, classes: int, size: int = 32, channels: int = 3) -> nn.M
 
 
 def convnet(channels: int, *, size: int, depth: int, width: int, norm: str) -> tuple[list[nn.Module], int]:
-    """The ConvNet of DC and MTT (norm "instance") or of INFER ("batch"); features: the last map."""
+    """The ConvNet of DC and MTT (norm "instance") or of INFER ("batch"); features: the last map.
+
+    One-channel images of 28 px become maps of 32 px in the first convolution, as in the code of DC.
+    """
     layers: list[nn.Module] = []
+    small = (channels, size) == (1, 28)
     for block in range(depth):
         layers += [
-            nn.Conv2d(width if block else channels, width, 3, padding=1),
+            nn.Conv2d(width if block else channels, width, 3, padding=3 if small and not block else 1),
             nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(width, width),
             nn.ReLU(inplace=True),
             nn.AvgPool2d(2),
         ]
-    return [*layers, nn.Flatten()], width * (size >> depth) ** 2
+    return [*layers, nn.Flatten()], width * ((32 if small else size) >> depth) ** 2
 
 
 def resnet18(channels: int, *, width: int) -> tuple[list[nn.Module], int]:

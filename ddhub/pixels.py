@@ -38,7 +38,7 @@ def table(images: Tensor, columns: dict[str, tuple[dict[str, Any], pa.Array]]) -
         [("image", IMAGE), *((name, values.type) for name, (_, values) in columns.items())],
         metadata={"huggingface": canonical({"info": {"features": features}})},
     )
-    rows = [{"bytes": to_png(_to_pil(image)), "path": None} for image in images]
+    rows = [{"bytes": to_png(to_pil(image)), "path": None} for image in images]
     out = io.BytesIO()
     pq.write_table(
         pa.table([pa.array(rows, IMAGE), *(values for _, values in columns.values())], schema=schema),
@@ -60,21 +60,28 @@ def preview(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Image.I
 
     Images of at most 64 pixels are enlarged twice, those of more than 128 reduced to 128.
     """
-    rows = [torch.nonzero(labels == k).flatten()[:10].tolist() for k in range(len(classes))]
-    rows = [row for row in rows if row][:10]
+    rows = class_rows(labels, len(classes), 10)
     height, width = images.shape[2:]
     scale = 2.0 if max(height, width) <= 64 else min(1.0, 128 / max(height, width))
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    dx, dy = size[0] + 2, size[1] + 2
-    grid = Image.new(
-        "L" if images.shape[1] == 1 else "RGB",
-        (dx * max(len(row) for row in rows) + 2, dy * len(rows) + 2),
-        "white",
-    )
+    return sheet([[to_pil(images[i]).resize(size, method) for i in row] for row in rows])
+
+
+def class_rows(labels: Tensor, classes: int, most: int) -> list[list[int]]:
+    """The first images of each of the first ten classes that have some, at most so many."""
+    rows = [torch.nonzero(labels == k).flatten()[:most].tolist() for k in range(classes)]
+    return [row for row in rows if row][:10]
+
+
+def sheet(rows: list[list[Image.Image]]) -> Image.Image:
+    """Rows of pictures of one size and mode, on white."""
+    first = rows[0][0]
+    dx, dy = first.width + 2, first.height + 2
+    grid = Image.new(first.mode, (dx * max(map(len, rows)) + 2, dy * len(rows) + 2), "white")
     for y, row in enumerate(rows):
-        for x, i in enumerate(row):
-            grid.paste(_to_pil(images[i]).resize(size, method), (2 + x * dx, 2 + y * dy))
+        for x, cell in enumerate(row):
+            grid.paste(cell, (2 + x * dx, 2 + y * dy))
     return grid
 
 
@@ -85,6 +92,7 @@ def to_png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _to_pil(image: Tensor) -> Image.Image:
+def to_pil(image: Tensor) -> Image.Image:
+    """An image u8 `[C, H, W]` as Pillow's: grey of one channel, else RGB."""
     array = image.permute(1, 2, 0) if len(image) == 3 else image[0]
     return Image.fromarray(array.contiguous().numpy())

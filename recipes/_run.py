@@ -169,9 +169,9 @@ class Run:
     def scaled(self) -> list[str]:
         """How the configuration differs from the full-scale preset, one line a field.
 
-        That preset is `NAME` for `NAME-cpu` and for `NAME-cpu-ANYTHING`.
+        That preset is `NAME` for `NAME-cpu` and for `NAME-cpu-ANYTHING`, and so it is for `dev` and `report`.
         """
-        full = re.sub(r"-cpu(-.*)?$", "", self.preset or "")
+        full = re.sub(r"-(cpu|dev|report)(-.*)?$", "", self.preset or "")
         reference = self.recipe.PRESETS.get(full)
         if reference is None:
             return []
@@ -196,10 +196,12 @@ class Run:
         paper: list[dict[str, Any]],
         teachers: list[dict[str, Any]] | None = None,
         method: str = "",
+        measured: Mapping[str, float] | None = None,
     ) -> Artifact:
         """Write the artifact: stored images u8 `[N, C, H, W]`, their classes, tensors, and all that a card says.
 
-        The method is the recipe's own, unless one of another name is given that the recipe has as a preset.
+        The method is the recipe's own, unless one of another name is given that the recipe has as a preset. What was
+        `measured` on the images, numbers by name, is a fact of the run: `recipe["run"]["measured"]`.
 
         Raises:
             Finished: on every rank but 0, which has nothing left to do.
@@ -238,6 +240,7 @@ class Run:
                     "seconds": round(sum(self.seconds.values()), 1),
                     "stages": self.seconds,
                     "peak_bytes": self.peak_bytes,
+                    **({"measured": dict(measured)} if measured else {}),
                 },
             },
             source={

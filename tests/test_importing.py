@@ -24,11 +24,13 @@ from torch.nn import functional as F
 import ddhub
 from ddhub import cli, hub, models, sources, teachers
 from ddhub.artifact import Artifact
+from ddhub.card import render
 from ddhub.errors import ArtifactError, DDHubError, UsageError
 from ddhub.export import class_folders, export
 from ddhub.importing import import_artifact
 from ddhub.manifest import README
 from ddhub.protocols import Protocol, protocol
+from ddhub.results import Entry
 
 MEAN, STD = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])  # CIFAR-10's
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -212,10 +214,8 @@ def test_idc_states_its_factor(tmp_path: Path) -> None:
     path = tmp_path / "data_best.pt"
     torch.save([pixels().float() / 255, torch.arange(10).repeat_interleave(2)], path)
     options = {"dataset": "cifar10-mini", "method": "idc"}
-    with pytest.raises(UsageError, match="does not say its multi-formation factor.*--factor 1"):
+    with pytest.raises(UsageError, match="does not say its multi-formation factor.*--factor 2 .* or 1"):
         import_artifact(path, tmp_path / "out", **options)
-    with pytest.raises(UsageError, match="--factor 2: mosaics of 2 x 2 .* need the decoder 'crops'"):
-        import_artifact(path, tmp_path / "out", **options, factor=2)
     found = import_artifact(path, tmp_path / "out", **options, factor=1)
     assert torch.equal(found.images(), pixels()) and found.manifest.protocol["name"] == "idc"
     assert found.manifest.labels == {"kind": "hard"}
@@ -224,6 +224,35 @@ def test_idc_states_its_factor(tmp_path: Path) -> None:
     torch.save([pixels().float() / 255 * 1.2 - 0.1, torch.arange(10).repeat_interleave(2)], path)  # IDC does not clamp
     wide = import_artifact(path, tmp_path / "wide", **options, factor=1)
     assert np.abs(values(wide) - (pixels().numpy() / 255 * 1.2 - 0.1)).max() <= 0.6 / 255 + 1e-6
+
+
+def test_mosaics_of_idc(tmp_path: Path) -> None:
+    path, images = tmp_path / "data_best.pt", off_grid().clamp(0, 1)
+    torch.save([images, torch.arange(10).repeat_interleave(2)], path)
+    options: dict[str, Any] = {"dataset": "cifar10-mini", "method": "idc", "protocol": "idc"}
+    found = import_artifact(path, tmp_path / "out", **options, factor=2, ipc=2)
+    m = found.manifest
+    assert m.decoder == {"kind": "crops", "factor": 2, "side": 16} and m.ipc == 2 and m.labels == {"kind": "hard"}
+    assert "Images are mosaics of 2 x 2 tiles: so said who imported them, not the file." in m.deviations
+    assert m.recipe["config"]["factor"] == 2 and "--factor 2" in render(Entry(m, []))
+    data = ddhub.load(tmp_path / "out")
+    assert len(data) == 80
+    # the decoder of IDC's code: tiles one after the other, of all images each, enlarged by torch
+    parts = [images[:, :, y : y + 16, x : x + 16] for y in (0, 16) for x in (0, 16)]
+    wanted = F.interpolate(torch.cat(parts), (32, 32), mode="bilinear")
+    assert float((data.decoder(torch.arange(80)) - wanted).abs().max()) <= 0.5 / 255 + 1e-6
+    assert torch.equal(found.image_labels()[data.decoder.image_of(torch.arange(80))], found.image_labels().repeat(4))
+    nine = import_artifact(path, tmp_path / "nine", **options, factor=3).manifest.decoder
+    assert nine == {"kind": "crops", "factor": 3, "side": 11}
+    for factor in (12, 33):
+        with pytest.raises(
+            UsageError, match=f"data_best.pt: factor {factor} for images of 32 x 32 .*; correct --factor"
+        ):
+            import_artifact(path, tmp_path / "b", **options, factor=factor)
+    torch.save([images, logits()], path)
+    with pytest.raises(UsageError, match="soft labels are of whole images, and --factor 2 says .* say --factor 1"):
+        import_artifact(path, tmp_path / "b", **options, factor=2)
+    assert {x.name for x in tmp_path.iterdir()} == {"data_best.pt", "out", "nine"}
 
 
 def tree(top: Path, names: list[str], suffix: str = "png", side: int = 32, per_class: int = 2) -> Path:
@@ -717,7 +746,7 @@ def test_the_command_line_and_the_card(tmp_path: Path, monkeypatch: pytest.Monke
     [
         (["--zca"], "--zca: whitened pixels have no unit scale"),
         (["--normalized", "--mean", "a,b"], "--mean is 'a,b'; give numbers joined by commas"),
-        (["--normalized", "--factor", "2"], "--factor 2: mosaics"),
+        (["--normalized", "--factor", "2"], "--factor is for IDC's files"),
         ([], "say --normalized, --unit or --zca"),
     ],
 )

@@ -34,7 +34,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_discover_finds_every_recipe() -> None:
     files = {path.stem.replace("_", "-") for path in (ROOT / "recipes").glob("[a-z]*.py")}
-    assert set(RECIPES) == files == {"infer", "nrr-dd", "random-real", "sre2l"}
+    assert set(RECIPES) == files == {"infer", "nrr-dd", "random-real", "sre2l", "udd"}
 
 
 class Smokes(dict[str, Path]):

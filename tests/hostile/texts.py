@@ -56,6 +56,11 @@ MEANING = (
     ("a temperature that is a text", "temperature is 'x'", set_field(labels={"kind": "soft", "temperature": "x"})),
     ("no temperature", "temperature is None", set_field(labels={"kind": "soft"})),
     ("unknown labels", "labels '__import__' are not known", set_field(labels={"kind": "__import__"})),
+    (
+        "mosaics that are no squares",
+        "factor 2 for images of 4 x 6",
+        set_field(decoder={"kind": "crops", "factor": 2, "side": 2}),
+    ),
     ("an unknown decoder", "decoder 'os.system' is not known", set_field(decoder={"kind": "os.system"})),
     ("an augmentation that is a text", "augment is no object", set_field(protocol={"augment": "dsa"})),
     ("no epochs", "epochs is 0", set_field(protocol={"epochs": 0})),

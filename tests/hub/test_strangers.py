@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_crops import mosaics
 
 import ddhub
 from ddhub import hub as names
@@ -126,23 +127,40 @@ def test_the_cards_lines_for_stored_images_of_any_range(signed_in: DummyHub, tmp
     check_readers_code(signed_in, f"lab/{RANDOM}", folder)
 
 
+@pytest.mark.parametrize("labels", ["soft", "hard"])
+@pytest.mark.parametrize(("regions", "side", "channels"), [(2, 8, 3), (0, 8, 1), (1, 7, 1), (3, 9, 3)])
+def test_the_cards_lines_for_mosaics(
+    signed_in: DummyHub, tmp_path: Path, regions: int, side: int, channels: int, labels: str
+) -> None:
+    scheme = {"kind": "soft", "temperature": 4.0} if labels == "soft" else {"kind": labels}
+    ranges = ((-0.5, 1.25), (0.0, 1.0), (-0.1, 1.1))[:channels]
+    fields = {"method": "random-real", "labels": scheme, "pixel_range": ranges}  # a method that needs no baseline
+    artifact = mosaics(tmp_path / "tiny-crops-ipc2", regions, side, channels, **fields)
+    shelf.record(artifact, 40.0)
+    push(artifact.folder, "lab/tiny-crops-ipc2")
+    check_readers_code(signed_in, "lab/tiny-crops-ipc2", artifact.folder, lines=17, slack=1e-6)
+
+
 def test_the_bundled_artifacts_are_read_by_their_cards_lines(signed_in: DummyHub) -> None:
     for name in ("cifar10-infer-ipc10", "cifar10-random-ipc10"):
         push(name, f"ddhub/{name}")
         check_readers_code(signed_in, f"ddhub/{name}", names.BUNDLED / name)
 
 
-def check_readers_code(hub: DummyHub, repo: str, folder: Path) -> None:
-    """Run a card's lines in an interpreter of their own: same images to the bit, same labels, ten lines, no ddhub."""
+def check_readers_code(hub: DummyHub, repo: str, folder: Path, lines: int = 10, slack: float = 0) -> None:
+    """Run a card's lines in an interpreter of their own: the same images, by default to the bit, the same labels.
+
+    In ten lines, and without ddhub.
+    """
     code = readers_code(hub, repo)
     assert f'"{repo}"' in code and "ddhub" not in code.replace(repo, "")
-    assert len([line for line in code.splitlines() if line]) <= 10 and max(map(len, code.splitlines())) <= 120
+    assert len([line for line in code.splitlines() if line]) <= lines and max(map(len, code.splitlines())) <= 120
     found: dict[str, Any] = {}
     exec(code, found)
     data = ddhub.load(folder)
     images = data.decoder(torch.arange(len(data)))
     assert found["images"].dtype == np.float32
-    assert np.array_equal(found["images"].transpose(0, 3, 1, 2), images.numpy())
+    assert np.allclose(found["images"].transpose(0, 3, 1, 2), images.numpy(), rtol=0, atol=slack)
     artifact = Artifact.open(folder)
     if artifact.manifest.labels["kind"] == "soft":
         assert np.array_equal(found["labels"], artifact.tensors()["labels.logits"].numpy())
