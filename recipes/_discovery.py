@@ -99,14 +99,14 @@ def search(
         UsageError: fewer patches than wanted, or a net that has no CAM.
     """
     side = images.shape[3]
-    draws = generator(seed, "boxes", label)
-    u = torch.rand(len(rows), how.crops, WINDOW_COLUMNS, generator=draws, dtype=torch.float64)
-    keys = torch.rand(len(rows), how.crops, generator=generator(seed, "order", label))
+    draws, order = generator(seed, "boxes", label), generator(seed, "order", label)
     kept = how.top if how.cam_ratio else how.crops
     found: dict[str, list[Tensor]] = {"rows": [], "boxes": [], "confidence": [], "ratio": [], "ahead": [], "wanted": []}
     for part in torch.arange(len(rows)).split(max(1, PIXELS // (side * side * kept))):
-        x, key = images[rows[part]].to(mean.device), keys[part].to(mean.device)
-        box = windows(u[part].flatten(0, 1), (side, side), how.crop_area, (1, 1)).to(mean.device)
+        x = images[rows[part]].to(mean.device)
+        u = torch.rand(len(part) * how.crops, WINDOW_COLUMNS, generator=draws, dtype=torch.float64)
+        key = torch.rand(len(part), how.crops, generator=order).to(mean.device)
+        box = windows(u, (side, side), how.crop_area, (1, 1)).to(mean.device)
         box = box.view(len(part), how.crops, 4)
         ratio = torch.zeros(len(part), how.crops, dtype=torch.float64, device=mean.device)
         if how.cam_ratio:
@@ -139,7 +139,8 @@ def _sureness(net: nn.Module, patches: Tensor, label: int, side: int) -> tuple[T
     before = (side - patches.shape[3]) // 2
     after = side - patches.shape[3] - before
     logits = net(F.pad(patches, (before, after, before, after))).float()
-    return F.softmax(logits, dim=1)[:, label], (logits > logits[:, label, None]).sum(1)
+    own = F.softmax(logits, dim=1)[:, label].clone()  # not a view, which would keep the other classes alive
+    return own, (logits > logits[:, label, None]).sum(1)
 
 
 def _choose(pool: dict[str, Tensor], guard: str, count: int, label: int) -> dict[str, Tensor]:
