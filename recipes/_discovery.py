@@ -101,7 +101,11 @@ def search(
     side = images.shape[3]
     draws, order = generator(seed, "boxes", label), generator(seed, "order", label)
     kept = how.top if how.cam_ratio else how.crops
-    found: dict[str, list[Tensor]] = {"rows": [], "boxes": [], "confidence": [], "ratio": [], "ahead": [], "wanted": []}
+    # One pool from the start: small results of each batch, left between its large blocks, would let the heap grow.
+    total = len(rows) * how.top
+    pool = {"rows": rows.repeat_interleave(how.top), "boxes": torch.empty(total, 4, dtype=rows.dtype)}
+    pool |= {"confidence": torch.empty(total), "ratio": torch.empty(total, dtype=torch.float64)}
+    pool |= {"ahead": torch.empty(total, dtype=torch.long), "wanted": torch.empty(total)}
     for part in torch.arange(len(rows)).split(max(1, PIXELS // (side * side * kept))):
         x = images[rows[part]].to(mean.device)
         u = torch.rand(len(part) * how.crops, WINDOW_COLUMNS, generator=draws, dtype=torch.float64)
@@ -119,10 +123,10 @@ def search(
         wanted = {"lowest": -own, "highest": own, "random": key}[how.confidence]
         if not how.cam_ratio:
             box, own, ahead, ratio, wanted = _take(wanted, how.top, box, own, ahead, ratio, wanted)
-        row = rows[part, None].expand(-1, how.top)
-        for name, value in zip(found, (row, box, own, ratio, ahead, wanted), strict=True):
-            found[name].append(value.flatten(0, 1).cpu())
-    pool = {name: torch.cat(values) for name, values in found.items()}
+        place = slice(int(part[0]) * how.top, (int(part[-1]) + 1) * how.top)
+        found = {"boxes": box, "confidence": own, "ratio": ratio, "ahead": ahead, "wanted": wanted}
+        for name, value in found.items():
+            pool[name][place] = value.flatten(0, 1).cpu()
     return _choose(pool, how.guard, count, label)
 
 
@@ -139,8 +143,7 @@ def _sureness(net: nn.Module, patches: Tensor, label: int, side: int) -> tuple[T
     before = (side - patches.shape[3]) // 2
     after = side - patches.shape[3] - before
     logits = net(F.pad(patches, (before, after, before, after))).float()
-    own = F.softmax(logits, dim=1)[:, label].clone()  # not a view, which would keep the other classes alive
-    return own, (logits > logits[:, label, None]).sum(1)
+    return F.softmax(logits, dim=1)[:, label], (logits > logits[:, label, None]).sum(1)
 
 
 def _choose(pool: dict[str, Tensor], guard: str, count: int, label: int) -> dict[str, Tensor]:
