@@ -82,8 +82,10 @@ def test_bundled_artifact_is_sound_and_loads(name: str) -> None:
     manifest = artifact.manifest
     assert manifest.name == name == data.about.name
     x, y = next(data.batches(0))
-    assert x.shape[1:] == manifest.image_size and y.shape == (len(x), len(manifest.classes))
-    assert bool(torch.isfinite(data.loss(torch.zeros_like(y), y)))
+    classes = len(manifest.classes)
+    assert x.shape[1:] == manifest.image_size
+    assert y.shape == (len(x), 5 if manifest.labels["kind"] == "dbr" else classes)  # two classes, weight, two distances
+    assert bool(torch.isfinite(data.loss(torch.zeros(len(x), classes), y)))
     config = discover()[Path(manifest.recipe["path"]).stem.replace("_", "-")].Config  # RDED is a preset of another
     assert set(manifest.recipe["config"]) <= set(config.__dataclass_fields__)
 
@@ -113,6 +115,16 @@ def test_the_artifacts_of_the_readme_show_the_recorded_numbers() -> None:
         assert f"{entry.bytes:,}" in line
         assert all(mean.text in line for mean in entry.means() if mean.first.protocol == "infer-static-50")
         assert {len(mean.runs) for mean in entry.means()} == {3}
+
+
+def test_the_readmes_tables_of_stored_labels_show_the_recorded_numbers() -> None:
+    readme = (ROOT / "README.md").read_text()
+    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
+    found = [mean for entry in entries for mean in entry.means() if mean.first.protocol.startswith("nrr-dd")]
+    assert len(found) == 46 and {len(mean.runs) for mean in found} == {3}
+    said = {mean.first.artifact for mean in found if mean.text in readme}
+    assert {mean.first.artifact for mean in found} - said == {f"{x}-kd" for x in (
+        "cifar10-nrr-dd-ipc10", "imagenette-nrr-dd-ipc1")}  # fmt: skip
 
 
 def test_infer_beats_random_at_the_same_bytes_under_one_protocol() -> None:
