@@ -1,7 +1,9 @@
 """What a card's table of results says, in words.
 
-words(means, manifest, company)          # the gain over random selection, and what each variant keeps of it
-equal_steps(other, own)                  # a variant that learned as long under another protocol
+    words(means, manifest, company)          # the gain over random selection, and what each variant keeps of it
+    equal_steps(other, own)                  # a variant that learned as long under another protocol
+
+Nothing here imports torch.
 """
 
 from __future__ import annotations
