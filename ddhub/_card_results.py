@@ -65,7 +65,10 @@ def heading(level: str, mean: Mean) -> str:
 
 def _variants(m: Manifest, company: Beside) -> str:
     rows = [(x.manifest.name, _made(x.manifest, m)) for x in company.variants]
-    return "Beside it, with other settings of its recipe or other labels:\n\n" + table("artifact|made with", rows)
+    return (
+        "Beside it, with other settings of its recipe or other labels (what is not named is as here; the commands that "
+        "make those that are not bundled are on their cards):\n\n" + table("artifact|made with", rows)
+    )
 
 
 def _made(m: Manifest, own: Manifest) -> str:
@@ -74,7 +77,7 @@ def _made(m: Manifest, own: Manifest) -> str:
     if recipe["preset"]:
         return f"{recipe['path']} --preset {recipe['preset']}"
     if recipe["path"] != own.recipe["path"]:
-        return str(recipe["path"])
+        known = {"labels": ""}
     other = [(key, value) for key, value in recipe["config"].items() if key in known and known[key] != value]
     return " ".join([recipe["path"], *(f"--{key.replace('_', '-')} {value}" for key, value in other)])
 
@@ -133,7 +136,7 @@ def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:
     spared = "" if base.decay_biases else " (not on biases and norms)"
     used = {mean.first.digest for mean in means}
     names: dict[str, list[str]] = {}
-    for m in manifests:
+    for m in sorted(manifests, key=lambda m: m.name):
         if m.digest in used:
             names.setdefault(labels(m), []).append(m.name)
     given = "; ".join(f"{', '.join(of)}: {what}" for what, of in names.items())

@@ -1,7 +1,9 @@
 """What a card's table of results says, in words.
 
-words(means, manifest, company)          # the gain over random selection, and what each variant keeps of it
-equal_steps(other, own)                  # a variant that learned as long under another protocol
+    words(means, manifest, company)          # the gain over random selection, and what each variant keeps of it
+    equal_steps(other, own)                  # a variant that learned as long under another protocol
+
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def words(means: Sequence[Mean], m: Manifest, company: Beside) -> list[str]:
             compared = [f"- {_compare(own, mean, random)}" for mean in near]
             lines.append("\n".join([f"With {text(model)}, {own.first.artifact}{gain}:\n", *compared]))
             lines.append("What a variant keeps without a part of the method, that part did not earn.")
-        lines += _worth([x for x in manifests if x.digest in by], by)
+        drawn = [company.baseline.manifest] if company.baseline else []
+        lines += _worth([x for x in (*manifests, *drawn) if x.digest in by], by)
     return list(dict.fromkeys(lines))
 
 

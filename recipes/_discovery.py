@@ -99,14 +99,18 @@ def search(
         UsageError: fewer patches than wanted, or a net that has no CAM.
     """
     side = images.shape[3]
-    draws = generator(seed, "boxes", label)
-    u = torch.rand(len(rows), how.crops, WINDOW_COLUMNS, generator=draws, dtype=torch.float64)
-    keys = torch.rand(len(rows), how.crops, generator=generator(seed, "order", label))
+    draws, order = generator(seed, "boxes", label), generator(seed, "order", label)
     kept = how.top if how.cam_ratio else how.crops
-    found: dict[str, list[Tensor]] = {"rows": [], "boxes": [], "confidence": [], "ratio": [], "ahead": [], "wanted": []}
+    # One pool from the start: small results of each batch, left between its large blocks, would let the heap grow.
+    total = len(rows) * how.top
+    pool = {"rows": rows.repeat_interleave(how.top), "boxes": torch.empty(total, 4, dtype=rows.dtype)}
+    pool |= {"confidence": torch.empty(total), "ratio": torch.empty(total, dtype=torch.float64)}
+    pool |= {"ahead": torch.empty(total, dtype=torch.long), "wanted": torch.empty(total)}
     for part in torch.arange(len(rows)).split(max(1, PIXELS // (side * side * kept))):
-        x, key = images[rows[part]].to(mean.device), keys[part].to(mean.device)
-        box = windows(u[part].flatten(0, 1), (side, side), how.crop_area, (1, 1)).to(mean.device)
+        x = images[rows[part]].to(mean.device)
+        u = torch.rand(len(part) * how.crops, WINDOW_COLUMNS, generator=draws, dtype=torch.float64)
+        key = torch.rand(len(part), how.crops, generator=order).to(mean.device)
+        box = windows(u, (side, side), how.crop_area, (1, 1)).to(mean.device)
         box = box.view(len(part), how.crops, 4)
         ratio = torch.zeros(len(part), how.crops, dtype=torch.float64, device=mean.device)
         if how.cam_ratio:
@@ -119,10 +123,10 @@ def search(
         wanted = {"lowest": -own, "highest": own, "random": key}[how.confidence]
         if not how.cam_ratio:
             box, own, ahead, ratio, wanted = _take(wanted, how.top, box, own, ahead, ratio, wanted)
-        row = rows[part, None].expand(-1, how.top)
-        for name, value in zip(found, (row, box, own, ratio, ahead, wanted), strict=True):
-            found[name].append(value.flatten(0, 1).cpu())
-    pool = {name: torch.cat(values) for name, values in found.items()}
+        place = slice(int(part[0]) * how.top, (int(part[-1]) + 1) * how.top)
+        found = {"boxes": box, "confidence": own, "ratio": ratio, "ahead": ahead, "wanted": wanted}
+        for name, value in found.items():
+            pool[name][place] = value.flatten(0, 1).cpu()
     return _choose(pool, how.guard, count, label)
 
 

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ddhub._geometry import WINDOW_COLUMNS
 from ddhub.decode import Decoder
 from ddhub.errors import TrainingError, UsageError
 from ddhub.views import flip, resized_crop, windows
@@ -38,7 +39,6 @@ from recipes._batchnorm import gaps
 log = logging.getLogger(__name__)
 
 UNIT = 1024 * 32 * 32  # pixels of one unit of work: fixed, so that no result depends on how many ranks there are
-WINDOW_COLUMNS = 22
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,8 @@ def test_what_stored_labels_keep_of_the_gain_of_full_ones() -> None:
         assert row(text, f"convnet3 | tiny-{name}")[2:4] == [labels, size], name
     assert "tiny-other is" not in text and "tiny-drawn is -5.00 points from it" in text
     assert "full soft" not in render(own, [hard, static])
+    plain_random = entry(tiny_random(files=PICTURES), 30.0)  # the baseline has the labels of the images too
+    assert f"{head} (tiny-random-ipc2); of that gain keep:" in render(own, [plain_random, full])
     worse = labelled("soft", "soft", "logits", [5, 6, 3], 29.0)
     assert "are -1.00 points from one-hot labels (tiny-hard): there is no gain to keep." in render(own, [hard, worse])
     made = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in text.splitlines() if " | recipes/" in line}

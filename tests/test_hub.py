@@ -14,7 +14,7 @@ from ddhub import card, hub
 from ddhub.artifact import Artifact
 from ddhub.errors import ArtifactError, UsageError
 from ddhub.manifest import seal_text
-from ddhub.results import read
+from ddhub.results import Entry, read
 from recipes import discover
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +70,11 @@ def test_a_file_and_an_empty_folder_are_no_artifacts(tmp_path: Path) -> None:
         ddhub.load(tmp_path)
 
 
+def kept() -> list[Entry]:
+    """Artifacts that are not bundled, as `cards/` keeps them: manifests and results."""
+    return [read(path.parent) for path in sorted((ROOT / "cards").glob("*/manifest.json"))]
+
+
 @pytest.mark.parametrize("name", hub.catalog())
 def test_bundled_artifact_is_sound_and_loads(name: str) -> None:
     artifact = Artifact.open(hub.resolve(name))
@@ -77,19 +82,29 @@ def test_bundled_artifact_is_sound_and_loads(name: str) -> None:
     manifest = artifact.manifest
     assert manifest.name == name == data.about.name
     x, y = next(data.batches(0))
-    assert x.shape[1:] == manifest.image_size and y.shape == (len(x), len(manifest.classes))
-    assert bool(torch.isfinite(data.loss(torch.zeros_like(y), y)))
-    config = discover()[manifest.method].Config
+    classes = len(manifest.classes)
+    assert x.shape[1:] == manifest.image_size
+    assert y.shape == (len(x), 5 if manifest.labels["kind"] == "dbr" else classes)  # two classes, weight, two distances
+    assert bool(torch.isfinite(data.loss(torch.zeros(len(x), classes), y)))
+    config = discover()[Path(manifest.recipe["path"]).stem.replace("_", "-")].Config  # RDED is a preset of another
     assert set(manifest.recipe["config"]) <= set(config.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("name", hub.catalog())
 def test_bundled_cards_are_what_the_manifests_and_results_say(name: str) -> None:
-    entries = [read(hub.BUNDLED / other) for other in hub.catalog()]
+    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
     text = card.render(read(hub.BUNDLED / name), entries)
     assert (hub.BUNDLED / name / "README.md").read_text() == seal_text(text)
     assert (ROOT / "cards" / name / "README.md").read_text() == seal_text(text)
     assert (ROOT / "cards" / "README.md").read_text() == card.leaderboard(entries)
+
+
+def test_cards_of_artifacts_that_are_not_bundled_are_what_their_manifests_and_results_say() -> None:
+    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
+    assert len(kept()) > 20 and not {x.manifest.name for x in kept()} & {*hub.catalog()}
+    for entry in kept():
+        text = (ROOT / "cards" / entry.manifest.name / "README.md").read_text()
+        assert text == seal_text(card.render(entry, entries))
 
 
 def test_the_artifacts_of_the_readme_show_the_recorded_numbers() -> None:
@@ -100,6 +115,16 @@ def test_the_artifacts_of_the_readme_show_the_recorded_numbers() -> None:
         assert f"{entry.bytes:,}" in line
         assert all(mean.text in line for mean in entry.means() if mean.first.protocol == "infer-static-50")
         assert {len(mean.runs) for mean in entry.means()} == {3}
+
+
+def test_the_readmes_tables_of_stored_labels_show_the_recorded_numbers() -> None:
+    readme = (ROOT / "README.md").read_text()
+    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
+    found = [mean for entry in entries for mean in entry.means() if mean.first.protocol.startswith("nrr-dd")]
+    assert len(found) == 46 and {len(mean.runs) for mean in found} == {3}
+    said = {mean.first.artifact for mean in found if mean.text in readme}
+    assert {mean.first.artifact for mean in found} - said == {f"{x}-kd" for x in (
+        "cifar10-nrr-dd-ipc10", "imagenette-nrr-dd-ipc1")}  # fmt: skip
 
 
 def test_infer_beats_random_at_the_same_bytes_under_one_protocol() -> None:

@@ -110,6 +110,7 @@ STAGES = [
 KILL = """
 import os, signal, sys
 import recipes, recipes.__main__
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 stage, number = sys.argv[1], getattr(signal, sys.argv[2])
 whole = recipes.Run.stage
 def dying(self, name, fn, settings=None):
