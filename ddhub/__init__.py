@@ -10,9 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["DDHubError", "Protocol", "__version__", "catalog", "evaluate", "load", "protocol", "train"]
+__all__ = [
+    "DDHubError",
+    "Protocol",
+    "__version__",
+    "catalog",
+    "class_complexity",
+    "complexity_score",
+    "evaluate",
+    "load",
+    "net_complexity",
+    "protocol",
+    "recovery_ratio",
+    "train",
+]
 
 if TYPE_CHECKING:
+    from ddhub.complexity import class_complexity, complexity_score, net_complexity, recovery_ratio
     from ddhub.errors import DDHubError
     from ddhub.hub import catalog, load
     from ddhub.protocols import Protocol, protocol
@@ -22,9 +36,13 @@ _HOME = {
     "DDHubError": "errors",
     "Protocol": "protocols",
     "catalog": "hub",
+    "class_complexity": "complexity",
+    "complexity_score": "complexity",
     "evaluate": "training",
     "load": "hub",
+    "net_complexity": "complexity",
     "protocol": "protocols",
+    "recovery_ratio": "complexity",
     "train": "training",
 }
 

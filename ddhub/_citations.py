@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from ddhub import __version__
+from ddhub._subsets import CLASSIC, COMP_DD
 from ddhub.manifest import Manifest
 
 _CIFAR = """@techreport{krizhevsky2009cifar,
@@ -22,6 +23,32 @@ _IMAGENETTE = """@misc{howard2019imagenette,
   author = {Howard, Jeremy},
   year = {2019},
   howpublished = {https://github.com/fastai/imagenette}
+}"""
+_IMAGENET = """@article{russakovsky2015imagenet,
+  title = {{ImageNet} Large Scale Visual Recognition Challenge},
+  author = {Russakovsky, Olga and Deng, Jia and Su, Hao and Krause, Jonathan and Satheesh, Sanjeev and Ma, Sean and
+    Huang, Zhiheng and Karpathy, Andrej and Khosla, Aditya and Bernstein, Michael and Berg, Alexander C. and
+    Fei-Fei, Li},
+  journal = {International Journal of Computer Vision},
+  volume = {115},
+  number = {3},
+  pages = {211--252},
+  year = {2015}
+}"""
+MTT = """@inproceedings{cazenavette2022distillation,
+  title = {Dataset Distillation by Matching Training Trajectories},
+  author = {Cazenavette, George and Wang, Tongzhou and Torralba, Antonio and Efros, Alexei A. and Zhu, Jun-Yan},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year = {2022},
+  note = {arXiv:2203.11932}
+}"""
+EDF = """@inproceedings{wang2025edf,
+  title = {Emphasizing Discriminative Features for Dataset Distillation in Complex Scenarios},
+  author = {Wang, Kai and Li, Zekai and Cheng, Zhi-Qi and Khaki, Samir and Sajedi, Ahmad and Vedantam, Ramakrishna
+            and Plataniotis, Konstantinos N. and Hauptmann, Alexander and You, Yang},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year = {2025},
+  note = {arXiv:2410.17193}
 }"""
 _DATASETS = {
     "cifar10": _CIFAR,
@@ -56,17 +83,9 @@ _DATASETS = {
 }""",
     "imagenette": _IMAGENETTE,
     "imagewoof": _IMAGENETTE,
-    "imagenet-1k": """@article{russakovsky2015imagenet,
-  title = {{ImageNet} Large Scale Visual Recognition Challenge},
-  author = {Russakovsky, Olga and Deng, Jia and Su, Hao and Krause, Jonathan and Satheesh, Sanjeev and Ma, Sean and
-    Huang, Zhiheng and Karpathy, Andrej and Khosla, Aditya and Bernstein, Michael and Berg, Alexander C. and
-    Fei-Fei, Li},
-  journal = {International Journal of Computer Vision},
-  volume = {115},
-  number = {3},
-  pages = {211--252},
-  year = {2015}
-}""",
+    "imagenet-1k": _IMAGENET,
+    **{title.lower(): f"{MTT}\n{_IMAGENET}" for title in CLASSIC},
+    **{name: f"{EDF}\n{_IMAGENET}" for name in COMP_DD},
 }
 
 

@@ -77,7 +77,8 @@ def numbers(folders: Sequence[str], classes: Sequence[str], path: Path) -> tuple
     """
     if len(folders) != len(classes):
         raise ArtifactError(f"{path}: {len(folders)} class folders, and the data set has {len(classes)} classes")
-    ids = {word: name for name, word in KNOWN["imagenet-1k"].spelled.items()}
+    every = KNOWN["imagenet-1k"].classes
+    ids = {name: every[i] for spec in KNOWN.values() for i, name in zip(spec.imagenet, spec.classes, strict=False)}
     spellings = {
         "bear the names of the classes": [*classes],
         "bear the numbers and names of the classes": class_folders(classes),

@@ -96,4 +96,5 @@ def _facts(name: str) -> dict[str, Any]:
         "license": spec.license,
         "notes": spec.notes,
         "classes": list(spec.classes),
+        **({"part_of": spec.part_of, "labels_there": list(spec.imagenet)} if spec.part_of else {}),
     }

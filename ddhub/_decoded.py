@@ -21,7 +21,7 @@ import re
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -45,15 +45,14 @@ _AHEAD = 8  # chunks that are decoded before the first of them must be written
 class Rows(NamedTuple):
     """Encoded images still to be read, and what they must be."""
 
-    total: int
+    total: int | None  # None: only their end tells, as of rows that are picked from others
     fit: Fit
     classes: int
     batches: Iterator[Batch]
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of all pixels together: N, C, S, S."""
-        return (self.total, self.fit.channels, self.fit.side, self.fit.side)
+    def shape(self, count: int) -> tuple[int, int, int, int]:
+        """Of the pixels of `count` images: N, C, S, S."""
+        return (count, self.fit.channels, self.fit.side, self.fit.side)
 
 
 class Decoded(NamedTuple):
@@ -97,11 +96,11 @@ def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
         cache.mkdir(parents=True, exist_ok=True)
         _sweep(cache)
         sibling.mkdir()
-        with open(sibling / "images.npy", "wb") as file:
+        with open(sibling / "images.npy", "w+b") as file:
             labels, found_out = _decode_all(title, encoded, file)
         np.save(sibling / "labels.npy", labels)
         sizes = {file.name: file.stat().st_size for file in sorted(sibling.iterdir())}
-        meta = {"shape": encoded.shape, **found_out, "bytes": sizes}
+        meta = {"shape": encoded.shape(len(labels)), **found_out, "bytes": sizes}
         (sibling / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
         found = _read_cache(sibling)  # a memory map outlives the name of its file
         _publish(sibling, folder)
@@ -121,20 +120,18 @@ def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
 def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Write all pixels to `file` as .npy; return the labels, and the other facts of a `Decoded`.
 
-    Plain writes and no memory map: on a full disk they raise, where a map kills the process.
+    Plain writes and no memory map: on a full disk they raise, where a map kills the process. The shape comes first, in
+    the file and in the fingerprint: one that is not known before the end makes the file be read once more.
     """
-    if not rows.total:
-        raise SourceError(f"{title} has no rows; {INSTEAD}")
-    header = {"descr": "|u1", "fortran_order": False, "shape": rows.shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    digest, labels, jpeg, resized, converted = hashlib.sha256(str(rows.shape).encode()), [], 0, 0, Counter[str]()
-    step = max(1, min(_CHUNK[0], _CHUNK[1] // math.prod(rows.shape[1:])))
+    digest, jpeg, resized, converted = _begin(file, rows.shape(rows.total or 0)), 0, 0, Counter[str]()
+    labels = [np.empty(0, np.int64)]
+    step = max(1, min(_CHUNK[0], _CHUNK[1] // math.prod(rows.shape(1))))
     with (
         ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
         tqdm(total=rows.total, desc=f"decoding {title}", unit="img", disable=None) as bar,
     ):
         for batch in rows.batches:
-            _check_labels(batch, rows.classes)
+            check_labels(batch.names, batch.labels, rows.classes)
             labels.append(batch.labels)
             parts = [slice(i, i + step) for i in range(0, len(batch.images), step)]
             work = [Batch(batch.names[part], batch.images[part], batch.labels[part]) for part in parts]
@@ -146,6 +143,12 @@ def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int
                     converted += chunk.converted
                     bar.update(len(chunk.pixels))
     every = np.concatenate(labels)
+    if not len(every):
+        raise SourceError(f"{title} has no rows; {INSTEAD}")
+    if rows.total is None:
+        digest = _begin(file, rows.shape(len(every)))
+        while pixels := file.read(_CHUNK[1]):
+            digest.update(pixels)
     digest.update(every.astype("<i8").data)
     if resized:
         digest.update(RULE.encode())
@@ -153,10 +156,18 @@ def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int
     return every, facts
 
 
-def _check_labels(batch: Batch, classes: int) -> None:
-    wrong = np.flatnonzero((batch.labels < 0) | (batch.labels >= classes))
+def _begin(file: IO[bytes], shape: tuple[int, ...]) -> hashlib._Hash:
+    """Write the header of a .npy file, as long for every number of images; return the hash of what comes next."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return hashlib.sha256(str(shape).encode())
+
+
+def check_labels(names: Sequence[str], labels: NDArray[np.int64], classes: int) -> None:
+    """SourceError unless all labels are those of classes; the names are the images'."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
-        name, label = batch.names[wrong[0]], batch.labels[wrong[0]]
+        name, label = names[wrong[0]], labels[wrong[0]]
         raise SourceError(f"{name}: label {label} is not one of 0..{classes - 1}; fetch it again")
 
 

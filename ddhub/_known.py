@@ -10,6 +10,8 @@ and their order that Imagewoof's files record (taken to be in the order of the W
 the configuration name "default" of ImageNet-1k and Tiny-ImageNet. Names that files record are always compared with the
 ones here, so that a wrong guess is an error and never a wrong label.
 
+A data set may be part of another one: `ddhub._subsets` lists the classes of subsets of ImageNet-1k.
+
 Means and standard deviations are the constants of the papers' codes, per channel in unit scale.
 """
 
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ddhub._subsets import CLASSIC, COMP_DD, SIDE
 from ddhub.errors import unknown
 
 FOLDER = "folder:"  # of names that are no entry here but a path: images of the user's own (`ddhub._folder`)
@@ -65,11 +68,14 @@ class Known:
     embedded: bool = False
     gated: bool = False  # whether the Hub wants its terms accepted first
     notes: str = ""
+    imagenet: tuple[int, ...] = ()  # ImageNet-1k's label of each class, where these are classes of ImageNet-1k
+    part_of: str = ""  # the known data set whose files these are; of their rows only those of these classes count
+    side: int | None = None  # in pixels, of the squares that images of many sizes become where no size is asked for
 
     @property
     def size(self) -> int | None:
-        """The side in pixels of images that nobody resized; None when there are many sizes."""
-        return self.copies[0].shorter if len(self.copies) == 1 else None
+        """The side in pixels of the images where no size is asked for; None when there are many sizes."""
+        return self.side or (self.copies[0].shorter if len(self.copies) == 1 else None)
 
     def names_agree(self, recorded: Sequence[str]) -> bool:
         """Whether class names that a file records are these classes in this order.
@@ -96,6 +102,17 @@ _TRAIN_TEST = {"train": "train", "test": "test"}
 _DIGITS = tuple("0123456789")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _IMAGENET_TERMS = "ImageNet's terms: non-commercial research and education (https://www.image-net.org/download)"
+_IMAGENET_IDS = _asset("imagenet-1k.txt")
+_TINY_IDS = _asset("tiny-imagenet.txt")
+_IMAGENET: dict[str, Any] = {
+    "hub_id": "ILSVRC/imagenet-1k",
+    "copies": _single("data", None, "default", square=False),
+    "splits": {"train": "train", "test": "validation"},
+    "mean": _IMAGENET_MEAN,
+    "std": _IMAGENET_STD,
+    "license": _IMAGENET_TERMS,
+    "gated": True,
+}
 _CIFAR10: dict[str, Any] = {
     "hub_id": "uoft-cs/cifar10",
     "splits": _TRAIN_TEST,
@@ -155,6 +172,21 @@ _SUBSET: dict[str, Any] = {
     "std": _IMAGENET_STD,
     "license": f"Apache-2.0 (the selection); images: {_IMAGENET_TERMS}",
 }
+
+
+def _part(title: str, classes: dict[int, str]) -> Known:
+    """A subset of ImageNet-1k from its label of each class and the class's name."""
+    notes = "" if len(classes) == 10 else f"{len(classes)} classes, the published list repeats one"
+    return Known(
+        title=title,
+        classes=tuple(classes.values()),
+        imagenet=tuple(classes),
+        part_of="imagenet-1k",
+        side=SIDE,
+        notes=notes,
+        **_IMAGENET,
+    )
+
 
 KNOWN: dict[str, Known] = {
     "cifar10": Known(title="CIFAR-10", copies=_single("plain_text", 32), **_CIFAR10),
@@ -222,24 +254,34 @@ KNOWN: dict[str, Known] = {
         hub_id="zh-plus/tiny-imagenet",
         copies=_single("data", 64, "default"),
         splits={"train": "train", "test": "valid"},
-        classes=_asset("tiny-imagenet.txt"),
+        classes=_TINY_IDS,
+        imagenet=tuple(map(_IMAGENET_IDS.index, _TINY_IDS)),
         mean=(0.4802, 0.4481, 0.3975),
         std=(0.2302, 0.2265, 0.2262),
         license=f"unknown (Tiny-ImageNet of Stanford CS231n); images: {_IMAGENET_TERMS}",
     ),
-    "imagenette": Known(title="Imagenette", hub_id="frgfm/imagenette", classes=tuple(_NETTE.values()), **_SUBSET),
-    "imagewoof": Known(title="Imagewoof", hub_id="frgfm/imagewoof", classes=tuple(_WOOF.values()), **_SUBSET),
+    "imagenette": Known(
+        title="Imagenette",
+        hub_id="frgfm/imagenette",
+        classes=tuple(_NETTE.values()),
+        imagenet=tuple(map(_IMAGENET_IDS.index, _NETTE)),
+        **_SUBSET,
+    ),
+    "imagewoof": Known(
+        title="Imagewoof",
+        hub_id="frgfm/imagewoof",
+        classes=tuple(_WOOF.values()),
+        imagenet=tuple(map(_IMAGENET_IDS.index, _WOOF)),
+        **_SUBSET,
+    ),
+    **{title.lower(): _part(title, classes) for title, classes in CLASSIC.items()},
+    **{name: _part(f"Comp-DD {name}", classes) for name, classes in COMP_DD.items()},
     "imagenet-1k": Known(
         title="ImageNet-1k",
-        hub_id="ILSVRC/imagenet-1k",
-        copies=_single("data", None, "default", square=False),
-        splits={"train": "train", "test": "validation"},
-        classes=_asset("imagenet-1k.txt"),
+        classes=_IMAGENET_IDS,
         spelled=_NETTE | _WOOF,
-        mean=_IMAGENET_MEAN,
-        std=_IMAGENET_STD,
-        license=_IMAGENET_TERMS,
-        gated=True,
+        imagenet=tuple(range(len(_IMAGENET_IDS))),
+        **_IMAGENET,
     ),
 }
 

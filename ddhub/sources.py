@@ -6,11 +6,13 @@ A source is read from a data root in the layout of the Hub's repositories,
 
 given as `root` or by DDHUB_DATA; without one it comes from the Hub through `datasets`. Images are decoded once, into
 a cache (`ddhub._decoded`). `cifar10-mini` is part of the package: it needs no root, no network and no cache. The names
-are those of `ddhub._known`, and `folder:PATH` for images of your own (`ddhub._folder`).
+are those of `ddhub._known`, and `folder:PATH` for images of your own (`ddhub._folder`). A subset of another data set
+(`ddhub._subsets`) is read from the files of the whole: only images of its classes are decoded and cached, and from the
+Hub they are streamed, so that the rest is stored nowhere.
 
 Images are squares. `size` asks for another side than the data set's own: then the centre square of each image is
 resized bilinearly, with antialiasing; the notes say so. Imagenette and Imagewoof exist at several scales: the smallest
-one that is large enough is read.
+one that is large enough is read. Subsets of ImageNet-1k are 128 px unless another size is asked for.
 
 >>> train = open_source("cifar10-mini")
 >>> train.images.shape, train.classes[3]
@@ -142,7 +144,7 @@ def _from_folder(name: str, split: str, size: int | None) -> Source:
 
 def _open(name: str, spec: Known, split: str, root: str | Path | None, size: int | None) -> tuple[Decoded, list[str]]:
     """The decoded images, and notes on which copy they are and what became of them."""
-    hub_split, top = spec.splits[split], Path(root or "").expanduser() / spec.hub_id
+    hub_split, top, size = spec.splits[split], Path(root or "").expanduser() / spec.hub_id, size or spec.side
     if spec.embedded:
         there = spec.copies
     elif root:
@@ -155,6 +157,7 @@ def _open(name: str, spec: Known, split: str, root: str | Path | None, size: int
     stored = copy.shorter if copy.square else None
     fit = Fit(spec.channels, side, stored)
     resizing = [] if side == stored else [["size", side, RULE]]  # images of the data set's own size keep their keys
+    picking = [["labels", *spec.imagenet]] if spec.part_of else []
     title = f"{name}-{split}" + (f"-{side}px" if resizing else "")
     if spec.embedded:
         with resources.as_file(resources.files("ddhub") / copy.folder / f"{hub_split}.parquet") as file:
@@ -162,11 +165,12 @@ def _open(name: str, spec: Known, split: str, root: str | Path | None, size: int
     elif root:
         files = _shards(spec, top / copy.folder, hub_split)
         facts: list[Any] = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        decoded = _decoded.cached(title, facts + resizing, partial(_parquet_rows, spec, fit, files))
+        decoded = _decoded.cached(title, facts + resizing + picking, partial(_parquet_rows, spec, fit, files))
     else:
         # No revision among these facts: data that was decoded once needs no network any more.
         facts = ["hub", spec.hub_id, copy.config, hub_split]
-        decoded = _decoded.cached(title, facts + resizing, partial(_hub_rows, spec, fit, str(copy.config), hub_split))
+        rows = partial(_hub_rows, spec, fit, str(copy.config), hub_split)
+        decoded = _decoded.cached(title, facts + resizing + picking, rows)
     notes = [f"{copy.folder} copy"] if len(spec.copies) > 1 else []
     return decoded, notes + ([f"{RULE} to {side} px"] if decoded.resized else [])
 
@@ -215,9 +219,10 @@ def _parquet_rows(spec: Known, fit: Fit, files: list[Path]) -> Rows:
     opened, columns = [], [spec.image_column, spec.label_column]
     for path in files:
         with _reading(path):
-            opened.append(pq.ParquetFile(path))
+            opened.append(pq.ParquetFile(path, pre_buffer=False))  # else it keeps all that was read of it
             _check_schema(spec, opened[-1].schema_arrow, str(path))
-    return Rows(sum(file.metadata.num_rows for file in opened), fit, len(spec.classes), batches())
+    total = None if spec.part_of else sum(file.metadata.num_rows for file in opened)
+    return Rows(total, fit, len(spec.classes), batches())
 
 
 @contextmanager
@@ -229,28 +234,45 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _hub_rows(spec: Known, fit: Fit, config: str, split: str) -> Rows:
-    try:
+    def batches() -> Iterator[Batch]:
+        start = 0
+        with _asking(spec):
+            for table in rows.iter(_BATCH):
+                yield _batch(spec, where, start, table.combine_chunks().to_batches()[0])
+                start += table.num_rows
+
+    with _asking(spec):
         import datasets  # here because it takes a second, and only the Hub needs it
 
-        found = datasets.load_dataset(spec.hub_id, config, split=split)
-    except Exception as error:  # no `datasets`, no network, no repository: all kinds of errors
-        terms = "accept its terms there and log in (hf auth login), or " if spec.gated else ""
-        raise SourceError(f"cannot get {spec.hub_id} from the Hub ({first_line(error)}); {terms}{INSTEAD}") from error
+        found = datasets.load_dataset(spec.hub_id, config, split=split, **{"streaming": True} if spec.part_of else {})
     where = f"{spec.hub_id} (Hub, {split})"
     _check_schema(spec, found.features.arrow_schema, where)
     # In any format but arrow `datasets` would decode the images itself, one after the other.
     rows = found.select_columns([spec.image_column, spec.label_column]).with_format("arrow")
-    starts = range(0, found.num_rows, _BATCH)
-    tables = (rows[start : start + _BATCH].combine_chunks() for start in starts)
-    batches = (_batch(spec, where, i, t.to_batches()[0]) for i, t in zip(starts, tables, strict=True))
-    return Rows(found.num_rows, fit, len(spec.classes), batches)
+    return Rows(None if spec.part_of else found.num_rows, fit, len(spec.classes), batches())
+
+
+@contextmanager
+def _asking(spec: Known) -> Iterator[None]:
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:  # no `datasets`, no network, no repository: all kinds of errors
+        terms = "accept its terms there and log in (hf auth login), or " if spec.gated else ""
+        raise SourceError(f"cannot get {spec.hub_id} from the Hub ({first_line(error)}); {terms}{INSTEAD}") from error
 
 
 def _batch(spec: Known, where: str, start: int, rows: pa.RecordBatch) -> Batch:
+    """Encoded images with their labels; of a part of a data set those of its classes alone, in its own numbers."""
     names = [f"{where}, row {start + i}" for i in range(rows.num_rows)]
-    images = rows.column(spec.image_column).field("bytes").to_pylist()
-    labels = rows.column(spec.label_column).fill_null(-1).to_numpy(zero_copy_only=False)
-    return Batch(names, images, labels.astype(np.int64))
+    labels = rows.column(spec.label_column).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    if spec.part_of:
+        _decoded.check_labels(names, labels, len(find(spec.part_of).classes))
+        kept = np.flatnonzero(np.isin(labels, spec.imagenet))
+        names, rows = [names[i] for i in kept], rows.take(pa.array(kept))
+        labels = np.array([spec.imagenet.index(label) for label in labels[kept]], np.int64)
+    return Batch(names, rows.column(spec.image_column).field("bytes").to_pylist(), labels)
 
 
 def _check_schema(spec: Known, schema: pa.Schema, where: str) -> None:
@@ -268,9 +290,10 @@ def _check_schema(spec: Known, schema: pa.Schema, where: str) -> None:
             f" and integers; is it {spec.hub_id}?"
         )
     info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
-    classes = info.get("features", {}).get(label, {}).get("names", spec.classes)
-    if not spec.names_agree(classes):
+    whole = find(spec.part_of) if spec.part_of else spec
+    classes = info.get("features", {}).get(label, {}).get("names", whole.classes)
+    if not whole.names_agree(classes):
         raise SourceError(
-            f"{where} has the classes {', '.join(classes[:12])}, not {', '.join(spec.classes[:12])}"
+            f"{where} has the classes {', '.join(classes[:12])}, not {', '.join(whole.classes[:12])}"
             f" in this order; is it {spec.hub_id}?"
         )
