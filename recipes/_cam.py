@@ -6,7 +6,8 @@
 
 F `[K, h, w]` is the last map of features. The first is CAM (Zhou et al., 2016, arXiv 1512.04150), the second the same
 for the heads of ConvNets, the third Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391), which for a mean and a linear
-head is the first divided by h · w. The nets of `ddhub.models` have the first two kinds of head.
+head is the first divided by h · w. The nets of `ddhub.models` have the first two kinds of head; `grad_cam` is the third
+for any. Its form over noisy images is Smooth Grad-CAM++ (Omeiza et al., 2019, arXiv 1908.01224), `smooth_grad_cam`.
 
     maps = cam(net, images, classes)                    # [B, h, w]
     critical = attention(maps, size=images.shape[2:])   # [B, H, W] in [0, 1]
@@ -44,11 +45,50 @@ def cam(net: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
             return torch.einsum("bk,bkhw->bhw", weight, features[0])
         return (weight.view_as(features[0]) * features[0]).sum(1)
 
+    return _grad_cam(*_slopes(net, images, classes, layer))
+
+
+def grad_cam(net: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Grad-CAM `[B, h, w]` of any head: arguments and errors as those of `cam`."""
+    layer, _ = _last_map(net, images[:1])
+    return _grad_cam(*_slopes(net, images, classes, layer))
+
+
+def smooth_grad_cam(net: nn.Module, images: Tensor, classes: Tensor, noise: Tensor) -> Tensor:
+    """Smooth Grad-CAM++ `[B, h, w]` as torchcam 0.4 computes it: arguments and errors as those of `cam`.
+
+    With g_m the gradient ∂logit_y / ∂F and F_m the features of noisy pass m of M, F those of the clean images, and
+    means over m:
+
+        α_k[i, j] = mean g² / (2 · mean g² + Σ_ab mean g³ · F_k + 1e-8)        w_k = Σ_ij α_k · ReLU(g_M)_k
+        A = ReLU(Σ_k w_k · F_M,k)
+
+    Args:
+        noise: what is added to the images, `[M, B, channels, H, W]`.
+    """
+    layer, _ = _last_map(net, images[:1])
+    clean, slope = _slopes(net, images, classes, layer)
+    square, cube = torch.zeros_like(slope), torch.zeros_like(slope)
+    for more in noise:
+        features, slope = _slopes(net, images + more, classes, layer)
+        square += slope.square() / len(noise)
+        cube += slope**3 / len(noise)
+    share = square / (2 * square + (cube * clean).sum((2, 3), keepdim=True) + 1e-8)
+    weight = (share * F.relu(slope)).sum((2, 3))
+    return F.relu(torch.einsum("bk,bkhw->bhw", weight, features))
+
+
+def _grad_cam(features: Tensor, slope: Tensor) -> Tensor:
+    return F.relu(torch.einsum("bk,bkhw->bhw", slope.mean((2, 3)), features))
+
+
+def _slopes(net: nn.Module, images: Tensor, classes: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """A layer's output F `[B, K, h, w]` and the gradient of each image's logit of its class with respect to it."""
     # A leaf from here on: nothing before it is part of the graph. What a net does in place it does to a copy.
     with torch.enable_grad(), _features(layer, lambda found: found.detach().requires_grad_()) as features:
         logits = net(images).gather(1, classes[:, None])
     (slope,) = torch.autograd.grad(logits.sum(), features)
-    return F.relu(torch.einsum("bk,bkhw->bhw", slope.mean((2, 3)), features[0].detach()))
+    return features[0].detach(), slope
 
 
 def attention(maps: Tensor, size: tuple[int, int], cells: int = 1) -> Tensor:

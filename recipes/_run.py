@@ -197,11 +197,13 @@ class Run:
         teachers: list[dict[str, Any]] | None = None,
         method: str = "",
         measured: Mapping[str, float] | None = None,
+        pixel_range: Sequence[tuple[float, float]] = (),
     ) -> Artifact:
         """Write the artifact: stored images u8 `[N, C, H, W]`, their classes, tensors, and all that a card says.
 
         The method is the recipe's own, unless one of another name is given that the recipe has as a preset. What was
-        `measured` on the images, numbers by name, is a fact of the run: `recipe["run"]["measured"]`.
+        `measured` on the images, numbers by name, is a fact of the run: `recipe["run"]["measured"]`. The bytes of a
+        channel are spread over its `pixel_range`, [0, 1] if not given.
 
         Raises:
             Finished: on every rank but 0, which has nothing left to do.
@@ -222,7 +224,7 @@ class Run:
             image_size=shape,  # type: ignore[arg-type]
             mean=source.mean,
             std=source.std,
-            pixel_range=((0.0, 1.0),) * shape[0],
+            pixel_range=tuple(pixel_range) or ((0.0, 1.0),) * shape[0],
             decoder=decoder,
             labels=labels,
             protocol=protocol.to_json(),

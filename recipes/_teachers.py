@@ -74,7 +74,7 @@ def teachers(
         works = [partial(_train, run, source, plan, name, seed, s) for name, s in zip(names, settings, strict=True)]
         facts = [{"model": name, "epochs": epochs, "protocol": plan.name, "seed": seed} for name in names]
     else:
-        weights = [_weights(name, source) for name in names]
+        weights = [_weights(name, source, len(source.classes)) for name in names]
         settings = [{"weights": cfg.hf_hub_id} for cfg in weights]
         works = [partial(_fetch, run, source, cfg) for cfg in weights]
         facts = [
@@ -87,6 +87,29 @@ def teachers(
         net.load_state_dict({key: value for key, value in state.items() if key != "test_accuracy"})
         net.to(run.device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
     return nets, facts
+
+
+def of_imagenet(run: Run, source: Source, name: str) -> nn.Module:
+    """timm's net of the 1,000 classes of ImageNet-1k, whatever those of a source of it; as `teachers` returns nets.
+
+    Args:
+        run: the weights are one of its stages.
+        source: images of ImageNet.
+        name: `timm:NAME`.
+
+    Raises:
+        UsageError, SourceError: as `teachers` with 0 epochs.
+    """
+    cfg = check_of_imagenet(source, name)
+    state = run.stage(f"teacher-{name}", lambda: _download(source, cfg).state_dict(), {"weights": cfg.hf_hub_id})
+    net = models.build(name, classes=1000, channels=source.images.shape[1])
+    net.load_state_dict(state)
+    return net.to(run.device).eval().requires_grad_(False)
+
+
+def check_of_imagenet(source: Source, name: str) -> Any:
+    """What timm says of the weights that `of_imagenet` takes. UsageError unless they fit the source's images."""
+    return _weights(name, source, 1000)
 
 
 def _test(run: Run, source: Source) -> Source:
@@ -109,16 +132,16 @@ def _scored(run: Run, net: nn.Module, test: Source) -> dict[str, Tensor]:
     return {**net.state_dict(), "test_accuracy": torch.tensor(accuracy)}
 
 
-def _weights(name: str, source: Source) -> Any:
-    """What timm says of the weights it has for a model. UsageError unless they fit the source."""
+def _weights(name: str, source: Source, classes: int) -> Any:
+    """What timm says of the weights it has for a model. UsageError unless they fit the source and the classes."""
     if not name.startswith("timm:"):
         raise UsageError(f"teacher {name!r} has no pretrained weights; use timm:NAME, or train it for 1 epoch or more")
     from timm.models import get_pretrained_cfg  # `models.build` has seen that timm is there
 
     cfg = get_pretrained_cfg(name.removeprefix("timm:"))
-    if cfg is None or not cfg.hf_hub_id or cfg.num_classes != len(source.classes):
+    if cfg is None or not cfg.hf_hub_id or cfg.num_classes != classes:
         raise UsageError(
-            f"timm has no weights of {name!r} for the {len(source.classes)} classes of {source.name}; "
+            f"timm has no weights of {name!r} for the {classes} classes of {source.name}; "
             "name another model, or train it for 1 epoch or more"
         )
     if (cfg.mean, cfg.std) != (source.mean, source.std):
@@ -130,17 +153,23 @@ def _weights(name: str, source: Source) -> Any:
 
 
 def _fetch(run: Run, source: Source, cfg: Any) -> dict[str, Tensor]:
+    test = _test(run, source)  # first, as the weights may take a while
+    return _scored(run, _download(source, cfg), test)
+
+
+def _download(source: Source, cfg: Any) -> nn.Module:
     import timm
 
-    test = _test(run, source)
     try:
-        net = timm.create_model(f"{cfg.architecture}.{cfg.tag}", pretrained=True, in_chans=source.images.shape[1])
+        net: nn.Module = timm.create_model(
+            f"{cfg.architecture}.{cfg.tag}", pretrained=True, in_chans=source.images.shape[1]
+        )
     except Exception as error:  # no network, no cache, no repository: all kinds of errors
         raise SourceError(
             f"cannot get the weights {cfg.hf_hub_id} ({first_line(error)}); check the network, or set HF_HOME to a "
             "cache that has them"
         ) from error
-    return _scored(run, net, test)
+    return net
 
 
 def publish(
@@ -160,7 +189,7 @@ def publish(
     """
     test, shape, found = _test(run, source), source.images.shape, []
     for net, fact in zip(nets, facts, strict=True) if _ranks.rank() == 0 else ():
-        pretrained = _weights(fact["model"], source) if fact["epochs"] == 0 else None
+        pretrained = _weights(fact["model"], source, len(source.classes)) if fact["epochs"] == 0 else None
         plan = protocols.protocol(fact["protocol"].partition("+")[0], epochs=fact["epochs"]) if not pretrained else None
         name = _name(source, fact)
         digest = artifacts.write(

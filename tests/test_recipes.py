@@ -34,7 +34,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_discover_finds_every_recipe() -> None:
     files = {path.stem.replace("_", "-") for path in (ROOT / "recipes").glob("[a-z]*.py")}
-    assert set(RECIPES) == files == {"infer", "nrr-dd", "random-real", "sre2l", "udd"}
+    assert set(RECIPES) == files == {"edf", "infer", "nrr-dd", "random-real", "sre2l", "udd"}
 
 
 class Smokes(dict[str, Path]):
@@ -78,7 +78,7 @@ def test_plan_counts_the_bytes_that_the_artifact_has(name: str, finished: dict[s
 @pytest.mark.parametrize("name", RECIPES)
 def test_presets_and_dry_run(name: str, tmp_path: Path) -> None:
     for preset in RECIPES[name].PRESETS:
-        assert configure(RECIPES[name], preset, {}).ipc in (1, 2, 10, 50, 100)
+        assert configure(RECIPES[name], preset, {}).ipc in (1, 2, 10, 50, 100, 500, 1000)
     done = command(name, str(tmp_path / "dry"), "--preset", "smoke", "--dry-run")
     assert done.returncode == 0 and "bytes of images, tensors and labels" in done.stdout
     assert not list(tmp_path.iterdir())
@@ -217,6 +217,12 @@ def test_the_card_says_what_was_scaled(tmp_path: Path) -> None:
             "16 are needed; raise --mipc or --top, or lower --ipc",
         ),
         (["nrr-dd", "OUT", "--preset", "smoke", "--teacher", "convnet3-w8"], 2, "a teacher without BatchNorm layers"),
+        (["edf", "OUT", "--preset", "smoke", "--drop", "1"], 2, "drop is 1.0; it must be in [0, 1)"),
+        (
+            ["edf", "OUT", "--preset", "smoke", "--train-epochs", "1"],
+            2,
+            "need experts of 2 epochs, and train_epochs is 1; raise it, or lower --max-start-epoch",
+        ),
         (["infer", "OUT", "--preset", "smoke", "--lr", "1e30"], 1, "not finite (lr 1e+30, fp32); lower --lr"),
         (
             ["infer", "OUT", "--teachers", "resnet19", "--dataset", "cifar10-mini"],
