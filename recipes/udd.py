@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ddhub._utilisation import Proxy
 from ddhub.artifact import Artifact
 from ddhub.decode import grid, tile_side
 from ddhub.errors import UsageError, unknown
@@ -37,8 +38,8 @@ from recipes._inversion import numbered
 from recipes._matching import DISTANCES, Matching, first_images, mixed
 from recipes._outer import Real, outer_iteration
 from recipes._patches import scale
-from recipes._regions import POLICIES, Proxy, Search, Searching, candidates, evenness
-from recipes._teachers import teachers
+from recipes._regions import POLICIES, Search, Searching, candidates, evenness
+from recipes._teachers import publish, teachers
 
 log = logging.getLogger(__name__)
 _CHUNKS = 50  # stages that the outer iterations are cut into, at most
@@ -399,8 +400,14 @@ def distill(cfg: Config, run: Run) -> Artifact:
     stored = (state["images"].clamp(0, 1) * 255).round().to(torch.uint8).flatten(0, 1)
     corners = look.corners(state["regions"].to(run.device))
     even, covered = evenness(look.maps(stored.to(run.device) / 255, corners))
-    measured = {"mUE": round(even, 4), "mUE_cov": round(covered, 4), "proxy_accuracy": round(facts[0]["accuracy"], 2)}
-    log.info("mUE %(mUE).3f, mUE_cov %(mUE_cov).3f under a proxy of %(proxy_accuracy).1f %%", measured)
+    (proxy,) = publish(run, source, nets, facts)
+    measured = {
+        "mUE": round(even, 4),
+        "mUE_cov": round(covered, 4),
+        "proxy_accuracy": round(facts[0]["accuracy"], 2),
+        "proxy": f"{proxy['name']}@{proxy['digest'][:12]}",
+    }
+    log.info("mUE %(mUE).3f, mUE_cov %(mUE_cov).3f under proxy %(proxy)s of %(proxy_accuracy).1f %%", measured)
     boxes = corners[:, cfg.factor**2 :].cpu().to(torch.uint8 if _corner_bytes(cfg, side) == 1 else torch.int32)
     tiled = cfg.factor > 1
     is_udd = method(cfg) == "udd"

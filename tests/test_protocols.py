@@ -44,7 +44,6 @@ BY_HAND: dict[str, tuple[tuple[float, float, float], int, float]] = {
     "nrr-dd-f2-100": ((1e-3, 9.9993832e-4, 5.07853659e-4), 20, T20),
     "idc": ((0.01, 0.01, 0.0004), 16, OWN),
     "idc-svhn": ((0.01, 0.01, 0.0004), 16, OWN),
-    "idc-fashion-mnist": ((0.01, 0.01, 0.0004), 16, OWN),
     "idc-mnist": ((0.01, 0.01, 0.0004), 16, OWN),
     "idc-i-svhn-ipc1": ((0.01, 0.01, 0.0004), 16, OWN),
     "udd-proxy": ((0.01, 0.01, 0.0004), 16, OWN),
