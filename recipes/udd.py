@@ -191,9 +191,8 @@ def training(cfg: Config) -> Protocol:
 
 
 def students(cfg: Config) -> Protocol:
-    """The protocol that is recommended to students; with other epochs the rate falls at 2/3 and 5/6 of them too."""
-    e = cfg.student_epochs
-    return protocol(cfg.protocol, epochs=e, milestones=(2 * e // 3, 5 * e // 6)) if e else protocol(cfg.protocol)
+    """The protocol that is recommended to students."""
+    return protocol(cfg.protocol, epochs=cfg.student_epochs) if cfg.student_epochs else protocol(cfg.protocol)
 
 
 def method(cfg: Config) -> str:

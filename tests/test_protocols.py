@@ -14,7 +14,7 @@ from ddhub._optimizing import build_optimizer, learning_rate
 from ddhub.data import About, DistilledData
 from ddhub.decode import Identity
 from ddhub.errors import ArtifactError, UsageError
-from ddhub.protocols import Augment, Protocol, protocol, protocols
+from ddhub.protocols import Augment, Protocol, changed, protocol, protocols
 
 # Two logits, target (0, 0), output (60, 0): KL(1/2, 1/2 ‖ softmax(output / T)) = ln cosh(30 / T).
 OWN = 0.43378083  # the labels' own T = 30: ln cosh 1
@@ -218,6 +218,11 @@ def test_digest_covers_all_but_the_name() -> None:
     assert len({plan.digest, *(other.digest for other in others)}) == 3
     assert others[0].name == "infer-static+epochs=399"
     assert protocol("infer-static", epochs=400) == plan
+    third = protocol("idc", epochs=300)  # of 1,000, whose milestones are 666 and 833
+    assert (third.name, third.milestones) == ("idc+epochs=300", (199, 249))
+    assert changed(third, epochs=600).milestones == (398, 498) and changed(third, epochs=300) is third
+    assert protocol("idc", epochs=300, milestones=(1, 7)).milestones == (1, 7)
+    assert protocol("idc", epochs=1).milestones == (1, 1)
 
 
 def test_younger_fields_enter_the_manifest_only_where_they_are_set() -> None:
