@@ -274,8 +274,14 @@ def protocol(name: str, **changes: Any) -> Protocol:
 def changed(base: Protocol, **changes: Any) -> Protocol:
     """A protocol with other fields, called `NAME+field=value` of those that differ.
 
-    With other epochs the milestones stay at their share of the whole, unless they are given too.
+    With other epochs the milestones stay at their share of the whole, unless they are given too. What is NAME with
+    other epochs already changes as NAME itself does, so that `protocol(NAME, ...)` gives the same.
     """
+    from ddhub._named import PROTOCOLS
+
+    name = base.name.partition("+")[0]
+    if "+" in base.name and name in PROTOCOLS and protocol(name, epochs=base.epochs) == base:
+        base, changes = PROTOCOLS[name], {"epochs": base.epochs, **changes}
     words = {key: _word(x) for key, x in changes.items() if getattr(base, key) != x}
     if "epochs" in words and "milestones" not in changes:
         changes["milestones"] = tuple(max(1, m * changes["epochs"] // base.epochs) for m in base.milestones)

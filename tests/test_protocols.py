@@ -220,7 +220,12 @@ def test_digest_covers_all_but_the_name() -> None:
     assert protocol("infer-static", epochs=400) == plan
     third = protocol("idc", epochs=300)  # of 1,000, whose milestones are 666 and 833
     assert (third.name, third.milestones) == ("idc+epochs=300", (199, 249))
-    assert changed(third, epochs=600).milestones == (398, 498) and changed(third, epochs=300) is third
+    assert changed(third, epochs=600) == protocol("idc", epochs=600) and changed(third, epochs=300) == third
+    assert protocol("idc", epochs=600).milestones == (399, 499)
+    assert changed(third, batch_size=32) == protocol("idc", epochs=300, batch_size=32)
+    assert changed(third, epochs=1000) is protocol("idc")
+    own = changed(replace(third, lr=0.1), epochs=600)  # no named one
+    assert (own.name, own.milestones) == ("idc+epochs=300+epochs=600", (398, 498))
     assert protocol("idc", epochs=300, milestones=(1, 7)).milestones == (1, 7)
     assert protocol("idc", epochs=1).milestones == (1, 1)
 
