@@ -131,7 +131,7 @@ def test_the_readmes_tables_of_regions_show_the_recorded_numbers() -> None:
     readme = (ROOT / "README.md").read_text().partition("### Regions beside the tiles")[2].partition("\n## ")[0]
     entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
     found = [(x, mean) for x in entries for mean in x.means() if mean.first.protocol.startswith("idc")]
-    assert len(found) == 12 and {len(mean.runs) for _, mean in found} == {3}
+    assert len(found) == 15 and {len(mean.runs) for _, mean in found} == {3}
     for entry, mean in found:
         line = next(line for line in readme.splitlines() if f"| {mean.text} |" in line)
         assert f"{entry.bytes:,}" in line
