@@ -11,7 +11,6 @@ import ast
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from ddhub._beside import Beside
 from ddhub._card_labels import labels, short
@@ -19,7 +18,7 @@ from ddhub._card_words import are_equal, equal_steps, words
 from ddhub._markdown import code, every, table, text
 from ddhub.errors import UsageError
 from ddhub.manifest import Manifest
-from ddhub.protocols import Augment, Protocol, Result, protocol, protocols
+from ddhub.protocols import Augment, Protocol, Result, changed, protocol, protocols
 from ddhub.results import Entry, Mean, settings
 
 
@@ -100,7 +99,7 @@ def _table(means: Sequence[Mean], entries: Mapping[str, Entry], company: Beside)
 def _base(result: Result, manifests: Iterable[Manifest]) -> Protocol | None:
     """The protocol with the result's digest: recommended, named, or named with the changes that its name states."""
     bases = [*map(protocol, protocols()), *(Protocol.from_json(m.protocol) for m in manifests)]
-    bases += [replace(x, epochs=result.epochs) for x in bases if x.warmup < result.epochs]
+    bases += [changed(x, epochs=result.epochs) for x in bases if x.warmup < result.epochs]
     bases += _stated(result.protocol)
     return next((x for x in bases if x.digest == result.protocol_digest), None)
 
@@ -218,7 +217,7 @@ def flags(first: Result, m: Manifest) -> list[str]:
         base = protocol(name)
         differing = [key for key in changes if getattr(base, key) != getattr(plan, key)]
         try:
-            same = replace(base, **{key: getattr(plan, key) for key in differing}).digest == plan.digest
+            same = changed(base, **{key: getattr(plan, key) for key in differing}).digest == plan.digest
         except UsageError:  # such as fewer epochs than the warm-up has
             same = False
         words = ["--protocol", name, *(word for key in differing for word in changes[key])]

@@ -144,16 +144,12 @@ def train(
 
 def _plan(folder: Path, entry: Entry, name: str | None, *, teachers: Sequence[str], **changes: Any) -> Protocol:
     """The protocol of all students: a named one, or that of the first artifact, with the changes asked for."""
-    from dataclasses import replace
-
-    from ddhub.protocols import Protocol, protocol
+    from ddhub.protocols import Protocol, changed, protocol
     from ddhub.teachers import identify
 
     base = protocol(name) if name else Protocol.from_json(entry.manifest.protocol)
     wanted = {**changes, "teachers": tuple(identify(x, near=folder.resolve().parent) for x in teachers) or None}
-    kept = {key: value for key, value in wanted.items() if value not in (None, getattr(base, key))}
-    # as `protocol` names a changed one
-    return replace(base, **kept, name="+".join([base.name, *(f"{key}={value}" for key, value in kept.items())]))
+    return changed(base, **{key: value for key, value in wanted.items() if value is not None})
 
 
 def _recorded(entries: dict[Path, Entry], asked: dict[Path, tuple[str, str, str]]) -> dict[tuple[Path, int], Result]:

@@ -23,10 +23,9 @@
 | `nrr-dd-f2`            | `rded-f2` changed alike                                                                 |
 | `nrr-dd-100`           | `nrr-dd` with a third of its epochs, for students on a CPU                              |
 | `nrr-dd-f2-100`        | `nrr-dd-f2` with a third of its epochs, for students on a CPU                           |
-| `idc`                  | IDC (arXiv 2205.14959) on CIFAR: 1,000 epochs, rate times 0.2 at 2/3 and 5/6, DSA and   |
-|                        | CutMix on half of the batches                                                           |
+| `idc`                  | IDC (arXiv 2205.14959) on CIFAR and FashionMNIST: 1,000 epochs, rate times 0.2 at 2/3   |
+|                        | and 5/6, DSA and CutMix on half of the batches                                          |
 | `idc-svhn`             | IDC on SVHN: no flips                                                                   |
-| `idc-fashion-mnist`    | IDC on FashionMNIST: flips, no CutMix                                                   |
 | `idc-mnist`            | IDC on MNIST: neither                                                                   |
 | `idc-i-svhn-ipc1`      | IDC-I (one image a formation) on SVHN, one image a class: `idc-mnist` with cutout       |
 | `udd-proxy`            | proxies of UDD (arXiv 2408.16268), a reconstruction: IDC's matching nets with flips,    |
@@ -122,7 +121,6 @@ _BY_NAME = {
     "nrr-dd-f2-100": replace(_NRR_DD_F2, epochs=100),
     "idc": _IDC,
     "idc-svhn": replace(_IDC, augment=replace(_IDC_VIEW, dsa="color_crop_scale_rotate")),
-    "idc-fashion-mnist": replace(_IDC, augment=replace(_IDC_VIEW, mix="none", mix_probability=1.0)),
     "idc-mnist": replace(
         _IDC, augment=replace(_IDC_VIEW, dsa="color_crop_scale_rotate", mix="none", mix_probability=1.0)
     ),

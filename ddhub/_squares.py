@@ -1,16 +1,17 @@
-"""A picture of the squares that a `crops` artifact decodes: where they lie, and how often each pixel is used.
+"""A picture of the squares that a `crops` artifact decodes: where they lie, and how much a proxy makes of each pixel.
 
 For each stored image two cells side by side: the image, enlarged, with its tiles in white and its regions in colours,
-and a map whose brightness is the number of training images that a pixel is part of.
+and its utilisation map (`ddhub._utilisation`); without a proxy one of how many training images a pixel is part of.
 """
 
 from __future__ import annotations
 
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddhub import pixels
+from ddhub._utilisation import Proxy, maps
 from ddhub.artifact import Artifact
 from ddhub.decode import Crops, build
 
@@ -19,25 +20,33 @@ _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#
 _SIDE = 128  # of a cell in pixels, about
 
 
-def draw(artifact: Artifact) -> tuple[bytes, str]:
+def draw(artifact: Artifact, proxy: nn.Module | None = None) -> tuple[bytes, str]:
     """The picture as PNG, a row a class, at most ten rows of five images, and a line that explains it.
 
-    The artifact must be one with the decoder `crops`.
+    The artifact must be one with the decoder `crops`, the proxy a net of its data set.
+
+    Raises:
+        UsageError: a proxy that is no ConvNet.
     """
     m = artifact.manifest
     decoder = build(m.decoder, artifact.images(), artifact.tensors(), m.pixel_range)
     assert isinstance(decoder, Crops), "only squares can be drawn"
     rows = pixels.class_rows(artifact.image_labels(), len(m.classes), 5)
     corners = {i: decoder.corners(torch.arange(i, len(decoder), len(decoder.images))) for row in rows for i in row}
-    uses = {i: used(places, decoder.side) for i, places in corners.items()}
-    most = max(int(count.max()) for count in uses.values())
-    cells = [
-        [cell for i in row for cell in (_outlined(decoder, i, corners[i]), _grey(uses[i] * 255 // most))]
-        for row in rows
-    ]
+    if proxy is None:
+        uses = {i: used(places, decoder.side) for i, places in corners.items()}
+        most = max(int(count.max()) for count in uses.values())
+        right = {i: count * 255 // most for i, count in uses.items()}
+        said = f"how often a pixel is used, white is {most}"
+    else:
+        chosen, stats = list(corners), (torch.tensor(m.mean).view(-1, 1, 1), torch.tensor(m.std).view(-1, 1, 1))
+        stored, places = decoder.images[chosen] / 255, torch.stack([corners[i] for i in chosen])
+        found = maps(Proxy(proxy, *stats), stored, artifact.image_labels()[chosen], places, decoder.side)
+        right = dict(zip(chosen, (found * 255).long(), strict=True))
+        said = "how much the proxy answers to a pixel, white is the most in its image"
+    cells = [[cell for i in row for cell in (_outlined(decoder, i, corners[i]), _grey(right[i]))] for row in rows]
     tiles, regions = len(decoder.tiles), decoder.boxes.shape[1]
-    legend = f"{tiles} tiles in white, {regions} regions in colours; how often a pixel is used, white is {most}"
-    return pixels.to_png(pixels.sheet(cells)), legend
+    return pixels.to_png(pixels.sheet(cells)), f"{tiles} tiles in white, {regions} regions in colours; {said}"
 
 
 def used(corners: Tensor, side: int) -> Tensor:

@@ -175,10 +175,12 @@ def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, str]:
 @name_argument
 @click.option("--to", metavar="FILE.png", help="Where to write it; NAME.png in the current folder if not given.")
 @click.option("--decoded", is_flag=True, help="Rebuilt training images, those of one stored image side by side.")
-def preview(name: str, to: str | None, decoded: bool) -> None:
+@click.option("--proxy", metavar="TEACHER", help="Of mosaics: whose use of the pixels is shown; the recipe's own.")
+def preview(name: str, to: str | None, decoded: bool, proxy: str | None) -> None:
     """Write a picture of an artifact, one row a class: its stored images, or what they become.
 
-    Of mosaics (decoder crops) it shows where their tiles and regions lie, and how often each pixel is used.
+    Of mosaics (decoder crops) it shows where their tiles and regions lie, and how much a proxy makes of each pixel; how
+    often each pixel is used where no proxy is at hand.
     """
     from ddhub import hub
     from ddhub.manifest import PREVIEW, read_bytes, read_manifest
@@ -188,18 +190,38 @@ def preview(name: str, to: str | None, decoded: bool) -> None:
     path = Path(to or f"{manifest.name}{'-decoded' if decoded else ''}.png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path} does not end in .png; choose another --to")
-    legend = ""
+    squares, legend = manifest.decoder["kind"] == "crops" and not decoded, ""
+    if proxy and not squares:
+        raise UsageError(f"--proxy is for the squares of mosaics, which {manifest.name} has none of; leave it out")
     if decoded:
         picture = _decoded(folder)
-    elif manifest.decoder["kind"] == "crops":
-        from ddhub import _squares
-        from ddhub.artifact import Artifact
-
-        picture, legend = _squares.draw(Artifact.open(folder))
+    elif squares:
+        picture, legend = _squares(folder, proxy)
     else:
         picture = read_bytes(folder / PREVIEW)
     write(path, picture)
     say(f"{path}: {legend}" if legend else str(path))
+
+
+def _squares(folder: Path, proxy: str | None) -> tuple[bytes, str]:
+    """The picture of a mosaic's squares and its legend; the proxy is the one given, else the recipe's if found."""
+    from ddhub import _squares, teachers
+    from ddhub.artifact import Artifact
+    from ddhub.errors import DDHubError
+    from ddhub.hub import about
+
+    artifact = Artifact.open(folder)
+    facts = about(artifact)
+    own = str(artifact.manifest.recipe["run"].get("measured", {}).get("proxy", ""))
+    try:
+        ids = [teachers.identify(proxy, near=facts.near) if proxy else own] if proxy or own else []
+        nets = teachers.fitting(ids, facts)
+    except DDHubError as error:
+        if proxy:
+            raise
+        picture, legend = _squares.draw(artifact)
+        return picture, f"{legend} (no proxy: {error})"
+    return _squares.draw(artifact, *nets)
 
 
 def _decoded(folder: Path) -> bytes:

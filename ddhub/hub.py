@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ddhub.data import DistilledData
+    from ddhub.artifact import Artifact
+    from ddhub.data import About, DistilledData
 
 BUNDLED = Path(__file__).parent / "artifacts"
 
@@ -146,7 +147,7 @@ def load(
     from ddhub._finding import find
     from ddhub._remote import Access
     from ddhub.artifact import Artifact
-    from ddhub.data import About, DistilledData
+    from ddhub.data import DistilledData
     from ddhub.protocols import Protocol
     from ddhub.teachers import fitting, from_hub
 
@@ -156,7 +157,20 @@ def load(
     manifest, tensors = artifact.manifest, artifact.tensors()
     decoder = decode.build(manifest.decoder, artifact.images(), tensors, manifest.pixel_range)
     classes = artifact.image_labels()[decoder.image_of(torch.arange(len(decoder)))]
-    about = About(
+    facts = about(artifact)
+    if teachers is None and manifest.labels["kind"] == "teacher":
+        teachers = fitting(_teacher_ids(manifest), facts, partial(from_hub, owner=owner, access=access))
+    plan = Protocol.from_json(manifest.protocol)
+    scheme = labels.build(manifest.labels, classes, len(manifest.classes), tensors, teachers, plan.epochs)
+    return DistilledData(decoder, scheme, plan, facts).to(device)
+
+
+def about(artifact: Artifact) -> About:
+    """What is known of the data of an opened artifact. ArtifactError for a learned rate that is none."""
+    from ddhub.data import About
+
+    manifest = artifact.manifest
+    return About(
         name=manifest.name,
         digest=manifest.digest,
         dataset=manifest.dataset,
@@ -168,11 +182,6 @@ def load(
         near=artifact.folder.resolve().parent,
         folder=artifact.folder.resolve(),
     )
-    if teachers is None and manifest.labels["kind"] == "teacher":
-        teachers = fitting(_teacher_ids(manifest), about, partial(from_hub, owner=owner, access=access))
-    plan = Protocol.from_json(manifest.protocol)
-    scheme = labels.build(manifest.labels, classes, len(manifest.classes), tensors, teachers, plan.epochs)
-    return DistilledData(decoder, scheme, plan, about).to(device)
 
 
 def _learned_lr(manifest: Manifest) -> float | None:

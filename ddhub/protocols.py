@@ -259,7 +259,7 @@ class Result:
 
 
 def protocol(name: str, **changes: Any) -> Protocol:
-    """A protocol by name; `changes` replace fields, and a changed one is called `NAME+field=value`.
+    """A protocol by name, with other fields where `changes` give them (see `changed`).
 
     Raises:
         UsageError: an unknown name.
@@ -268,12 +268,25 @@ def protocol(name: str, **changes: Any) -> Protocol:
 
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS, "ddhub train --help")
-    base = PROTOCOLS[name]
-    changed = replace(base, **changes)
-    if changed == base:
-        return base
+    return changed(PROTOCOLS[name], **changes)
+
+
+def changed(base: Protocol, **changes: Any) -> Protocol:
+    """A protocol with other fields, called `NAME+field=value` of those that differ.
+
+    With other epochs the milestones stay at their share of the whole, unless they are given too. What is NAME with
+    other epochs already changes as NAME itself does, so that `protocol(NAME, ...)` gives the same.
+    """
+    from ddhub._named import PROTOCOLS
+
+    name = base.name.partition("+")[0]
+    if "+" in base.name and name in PROTOCOLS and protocol(name, epochs=base.epochs) == base:
+        base, changes = PROTOCOLS[name], {"epochs": base.epochs, **changes}
     words = {key: _word(x) for key, x in changes.items() if getattr(base, key) != x}
-    return replace(changed, name="+".join([name, *(f"{key}={word}" for key, word in words.items())]))
+    if "epochs" in words and "milestones" not in changes:
+        changes["milestones"] = tuple(max(1, m * changes["epochs"] // base.epochs) for m in base.milestones)
+    name = "+".join([base.name, *(f"{key}={word}" for key, word in words.items())])
+    return replace(base, **changes, name=name) if words else base
 
 
 def _word(value: object) -> str:

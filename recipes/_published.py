@@ -5,6 +5,8 @@ NRR-DD (arXiv 2503.18267), RDED (2312.03526), IDC (2205.14959), EDF (2410.17193)
 
 from __future__ import annotations
 
+from ddhub._citations import EDF as EDF
+from ddhub._citations import MTT as MTT
 from recipes import Paper
 
 NRR_DD = """@inproceedings{tran2025nrrdd,
@@ -36,27 +38,12 @@ UDD = """@inproceedings{wang2024udd,
   year = {2024},
   note = {arXiv:2408.16268}
 }"""
-MTT = """@inproceedings{cazenavette2022distillation,
-  title = {Dataset Distillation by Matching Training Trajectories},
-  author = {Cazenavette, George and Wang, Tongzhou and Torralba, Antonio and Efros, Alexei A. and Zhu, Jun-Yan},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year = {2022},
-  note = {arXiv:2203.11932}
-}"""
 DATM = """@inproceedings{guo2024datm,
   title = {Towards Lossless Dataset Distillation via Difficulty-Aligned Trajectory Matching},
   author = {Guo, Ziyao and Wang, Kai and Cazenavette, George and Li, Hui and Zhang, Kaipeng and You, Yang},
   booktitle = {International Conference on Learning Representations},
   year = {2024},
   note = {arXiv:2310.05773}
-}"""
-EDF = """@inproceedings{wang2025edf,
-  title = {Emphasizing Discriminative Features for Dataset Distillation in Complex Scenarios},
-  author = {Wang, Kai and Li, Zekai and Cheng, Zhi-Qi and Khaki, Samir and Sajedi, Ahmad and Vedantam, Ramakrishna
-            and Plataniotis, Konstantinos N. and Hauptmann, Alexander and You, Yang},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year = {2025},
-  note = {arXiv:2410.17193}
 }"""
 # (data set, ipc, labels) -> student -> (accuracy, sd), in percent. NRR-DD: Table 2 of CIM for Tiny-ImageNet and
 # ImageNet-1k, a digest of the paper for the rest. RDED: its Table 2.

@@ -1,10 +1,7 @@
 """Regions of stored images that a proxy makes little use of: candidates, how much each is used, which are chosen.
 
     formation   a square of side s of a stored image, enlarged to the whole size: the f · f tiles, or a region
-    response    r = ReLU(Σ_channels A ⊙ ∂l_c / ∂A), A behind the proxy's last ReLU, l_c the logit of the image's class;
-                only linear layers follow, so that without the ReLU the sum over all positions is l_c - bias_c
-    map         M: the responses of the formations, bilinear, at their places; the greatest where they overlap; greatest
-                of an image is 1
+    map         M: how much a proxy answers to the formations at each pixel, the most 1 (`ddhub._utilisation`)
     use         of a candidate w, by policy
                 rbp     mean of M over w, M of the tiles alone
                 jbp     mean over J noises in w of Σ_tiles KL(proxy(tile) ‖ proxy(tile with the noise))
@@ -25,15 +22,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from ddhub._utilisation import Proxy, maps
 from ddhub.decode import crops, grid, tile_side
 from ddhub.errors import UsageError
-from ddhub.models import Net
 from recipes import generator
 
 POLICIES = ("rbp", "jbp", "random")
-_BATCH = 500  # images a forward pass
 
 
 def candidates(side: int, factor: int) -> Tensor:
@@ -113,62 +109,6 @@ class Search:
     sigma: float
     every: int
     until: float
-
-
-class Proxy:
-    """A frozen net trained on real data, and the normalisation it was trained with; in float32 on its device.
-
-    Args:
-        net: in eval mode; its features end in ReLU, pool and flattening.
-        mean, std: per channel in unit scale, `[C, 1, 1]`.
-    """
-
-    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor) -> None:
-        assert isinstance(net, Net)
-        self.net, self.mean, self.std = net, mean, std
-
-    @torch.no_grad()
-    def log_probabilities(self, x: Tensor) -> Tensor:
-        """`[B, classes]` of images `[B, C, H, W]` in unit scale."""
-        parts = ((x - self.mean) / self.std).split(_BATCH)
-        return torch.cat([F.log_softmax(self.net(part), dim=1) for part in parts])
-
-    def responses(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Gradient times activation, summed over channels, without the ReLU: `[B, h, w]` of images in unit scale."""
-        parts = zip(((x - self.mean) / self.std).split(_BATCH), labels.split(_BATCH), strict=True)
-        return torch.cat([self._response(*part) for part in parts])
-
-    def _response(self, x: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            active = self.net.features[:-2](x)
-        active.requires_grad_()
-        logits = self.net.head(self.net.features[-2:](active)).gather(1, labels[:, None])
-        (slope,) = torch.autograd.grad(logits.sum(), active)
-        return (active.detach() * slope).sum(1)
-
-
-def maps(proxy: Proxy, images: Tensor, labels: Tensor, corners: Tensor, side: int) -> Tensor:
-    """M `[N, P, P]` of images `[N, C, H, W]` in unit scale, P the height padded to a multiple of the side.
-
-    Args:
-        proxy: whose responses.
-        images, labels: stored images and their classes `[N]`.
-        corners: of each image's formations, `[N, F, 2]`.
-        side: of the formations.
-    """
-    count, slots = corners.shape[:2]
-    which = torch.arange(count, device=images.device).repeat_interleave(slots)
-    flat = corners.flatten(0, 1)
-    x = crops(images, flat, which, side, (images.shape[2], images.shape[3]))
-    found = F.relu(proxy.responses(x, labels[which]))[:, None]
-    found = F.interpolate(found, (side, side), mode="bilinear", align_corners=False)
-    padded = images.shape[2] + -images.shape[2] % side
-    rows, columns = (flat[:, :, None] + torch.arange(side, device=flat.device)).unbind(1)
-    place = (rows[:, :, None] * padded + columns[:, None]).view(count, -1)
-    canvas = torch.zeros(count, padded**2, dtype=found.dtype, device=images.device)
-    canvas = canvas.scatter_reduce(1, place, found.reshape(count, -1), "amax").view(count, padded, padded)
-    top = canvas.amax((1, 2), keepdim=True)
-    return torch.where(top > 0, canvas / top, canvas)
 
 
 def response_use(found: Tensor, corners: Tensor, side: int) -> Tensor:

@@ -196,14 +196,14 @@ class Run:
         paper: list[dict[str, Any]],
         teachers: list[dict[str, Any]] | None = None,
         method: str = "",
-        measured: Mapping[str, float] | None = None,
+        measured: Mapping[str, float | str] | None = None,
         pixel_range: Sequence[tuple[float, float]] = (),
     ) -> Artifact:
         """Write the artifact: stored images u8 `[N, C, H, W]`, their classes, tensors, and all that a card says.
 
         The method is the recipe's own, unless one of another name is given that the recipe has as a preset. What was
-        `measured` on the images, numbers by name, is a fact of the run: `recipe["run"]["measured"]`. The bytes of a
-        channel are spread over its `pixel_range`, [0, 1] if not given.
+        `measured` on the images, by name, is a fact of the run: `recipe["run"]["measured"]`. The bytes of a channel are
+        spread over its `pixel_range`, [0, 1] if not given.
 
         Raises:
             Finished: on every rank but 0, which has nothing left to do.

@@ -223,9 +223,8 @@ def enhancing(cfg: Config) -> Enhancing:
 
 
 def students(cfg: Config) -> Protocol:
-    """The protocol that is recommended to students, its rate dropped after half of the epochs."""
-    e = cfg.student_epochs
-    return protocol(cfg.protocol, epochs=e, milestones=(e // 2 + 2,)) if e else protocol(cfg.protocol)
+    """The protocol that is recommended to students."""
+    return protocol(cfg.protocol, epochs=cfg.student_epochs) if cfg.student_epochs else protocol(cfg.protocol)
 
 
 def method(cfg: Config) -> str:

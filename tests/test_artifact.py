@@ -242,7 +242,7 @@ def test_datasets_reads_the_parquet(tmp_path: Path) -> None:
     env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_DATASETS_OFFLINE": "1"}
     env |= {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", script, str(tmp_path / "a" / PARQUET)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     pixels, labels, names = json.loads(done.stdout)
     assert torch.equal(torch.tensor(pixels).permute(0, 3, 1, 2), given["images"].long())
@@ -721,7 +721,7 @@ print(json.dumps(seen))
 def test_killed_at_any_point_and_many_at_once(tmp_path: Path) -> None:
     here = Path(__file__).parent
     command = [sys.executable, "-c", KILL, str(tmp_path), str(here), str(here.parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["old"] > 10 and seen["none"] == 1 and seen["new"] > 5, seen
@@ -758,5 +758,5 @@ def test_a_manifest_is_read_without_torch(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(tmp_path / "a")]
     root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
     assert done.stdout.strip() == "set()", done.stderr

@@ -151,7 +151,7 @@ def test_every_setting_of_a_protocol_is_on_the_card_and_in_the_command() -> None
         (
             protocol("idc", epochs=900, batch_size=8),
             [
-                "- learning rate 0.01, times 0.2 at epoch 666, 833, stepped once an epoch",
+                "- learning rate 0.01, times 0.2 at epoch 599, 749, stepped once an epoch",
                 "DSA (idc: color, crop, flip, scale, rotate; drawn per batch)",
                 "cutmix with Beta(1, 1) per batch with probability 0.5",
             ],

@@ -393,7 +393,7 @@ def test_train_with_teachers(shelf: Path, tmp_path: Path, monkeypatch: pytest.Mo
     for found, names in ((own, ids[:1]), (other, ids)):
         plan = replace(base, epochs=1, teachers=tuple(names))
         assert found["protocol_digest"] == plan.digest
-        assert found["protocol"] == f"{base.name}+epochs=1+teachers={tuple(names)}"
+        assert found["protocol"] == f"{base.name}+epochs=1+teachers=" + ",".join(names)
     assert len({x["protocol_digest"] for x in (plain, own, other)}) == 3
     code, line = fail("train", RANDOM, "--teacher", "onne")
     assert code == 2 and "did you mean 'one'" in line

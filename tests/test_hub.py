@@ -127,6 +127,18 @@ def test_the_readmes_tables_of_stored_labels_show_the_recorded_numbers() -> None
         "cifar10-nrr-dd-ipc10", "imagenette-nrr-dd-ipc1")}  # fmt: skip
 
 
+def test_the_readmes_tables_of_regions_show_the_recorded_numbers() -> None:
+    readme = (ROOT / "README.md").read_text().partition("### Regions beside the tiles")[2].partition("\n## ")[0]
+    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
+    found = [(x, mean) for x in entries for mean in x.means() if mean.first.protocol.startswith("idc")]
+    assert len(found) == 15 and {len(mean.runs) for _, mean in found} == {3}
+    for entry, mean in found:
+        line = next(line for line in readme.splitlines() if f"| {mean.text} |" in line)
+        assert f"{entry.bytes:,}" in line
+        measured = entry.manifest.recipe["run"].get("measured")
+        assert not measured or f"| {measured['mUE']:.3f} |" in line
+
+
 def test_infer_beats_random_at_the_same_bytes_under_one_protocol() -> None:
     infer, random = (read(hub.BUNDLED / f"cifar10-{name}-ipc10") for name in ("infer", "random"))
     assert infer.bytes == pytest.approx(random.bytes, rel=0.01)

@@ -14,7 +14,7 @@ from ddhub._optimizing import build_optimizer, learning_rate
 from ddhub.data import About, DistilledData
 from ddhub.decode import Identity
 from ddhub.errors import ArtifactError, UsageError
-from ddhub.protocols import Augment, Protocol, protocol, protocols
+from ddhub.protocols import Augment, Protocol, changed, protocol, protocols
 
 # Two logits, target (0, 0), output (60, 0): KL(1/2, 1/2 ‖ softmax(output / T)) = ln cosh(30 / T).
 OWN = 0.43378083  # the labels' own T = 30: ln cosh 1
@@ -44,7 +44,6 @@ BY_HAND: dict[str, tuple[tuple[float, float, float], int, float]] = {
     "nrr-dd-f2-100": ((1e-3, 9.9993832e-4, 5.07853659e-4), 20, T20),
     "idc": ((0.01, 0.01, 0.0004), 16, OWN),
     "idc-svhn": ((0.01, 0.01, 0.0004), 16, OWN),
-    "idc-fashion-mnist": ((0.01, 0.01, 0.0004), 16, OWN),
     "idc-mnist": ((0.01, 0.01, 0.0004), 16, OWN),
     "idc-i-svhn-ipc1": ((0.01, 0.01, 0.0004), 16, OWN),
     "udd-proxy": ((0.01, 0.01, 0.0004), 16, OWN),
@@ -219,6 +218,16 @@ def test_digest_covers_all_but_the_name() -> None:
     assert len({plan.digest, *(other.digest for other in others)}) == 3
     assert others[0].name == "infer-static+epochs=399"
     assert protocol("infer-static", epochs=400) == plan
+    third = protocol("idc", epochs=300)  # of 1,000, whose milestones are 666 and 833
+    assert (third.name, third.milestones) == ("idc+epochs=300", (199, 249))
+    assert changed(third, epochs=600) == protocol("idc", epochs=600) and changed(third, epochs=300) == third
+    assert protocol("idc", epochs=600).milestones == (399, 499)
+    assert changed(third, batch_size=32) == protocol("idc", epochs=300, batch_size=32)
+    assert changed(third, epochs=1000) is protocol("idc")
+    own = changed(replace(third, lr=0.1), epochs=600)  # no named one
+    assert (own.name, own.milestones) == ("idc+epochs=300+epochs=600", (398, 498))
+    assert protocol("idc", epochs=300, milestones=(1, 7)).milestones == (1, 7)
+    assert protocol("idc", epochs=1).milestones == (1, 1)
 
 
 def test_younger_fields_enter_the_manifest_only_where_they_are_set() -> None:

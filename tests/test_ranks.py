@@ -109,6 +109,21 @@ with ranks.group():
     ranks.barrier()
 if me == 0:
     print("told", torch.distributed.is_initialized())
+ranks.leave(0)
+"""
+
+DIE = """
+import os, sys
+from ddhub import _ranks as ranks
+from ddhub.errors import TrainingError
+try:
+    with ranks.group():
+        ranks.barrier()
+        if ranks.rank():
+            os.kill(os.getpid(), 9)
+except TrainingError as error:
+    sys.stderr.write(f"{error}\\n")
+    ranks.leave(1)
 """
 
 
@@ -120,8 +135,7 @@ def test_ranks_tell_one_another_items_and_tensors(tmp_path: Path) -> None:
 
 def test_a_rank_that_waits_for_a_dead_one_says_so_at_once(tmp_path: Path) -> None:
     """Without torchrun, which would end the waiting rank too."""
-    code = f"{TALK.partition('    me, last')[0]}    ranks.barrier(); ranks.rank() and os.kill(os.getpid(), 9)"
-    (tmp_path / "die.py").write_text(f"import os{code}")
+    (tmp_path / "die.py").write_text(DIE)
     listener = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.port)}
     common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "PYTHONPATH": str(ROOT)}
@@ -130,7 +144,7 @@ def test_a_rank_that_waits_for_a_dead_one_says_so_at_once(tmp_path: Path) -> Non
                          stderr=subprocess.PIPE, text=True)
         for rank in "01"
     ]  # fmt: skip
-    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [1, -9]
     assert "rank 0 lost touch with another rank, whose own error says why" in errors[0]
 

@@ -10,17 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddhub import models
+from ddhub._utilisation import Proxy, maps
 from ddhub.decode import grid
 from ddhub.errors import UsageError
 from recipes._regions import (
-    Proxy,
     Search,
     Searching,
     candidates,
     choose,
     evenness,
     jitter_use,
-    maps,
     overlaps,
     response_use,
 )

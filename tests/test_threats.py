@@ -71,7 +71,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
         shutil.copytree(top / "sound", folder)
         THREATS[name].make(folder)
     command = [sys.executable, "-c", LOAD, str(top / "sound"), *map(str, folders.values())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"{[*folders][len(rows)]}: {done.returncode} {done.stderr}"
     return {name: {**row, "folder": folders[name]} for name, row in zip(folders, rows, strict=True)}

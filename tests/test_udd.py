@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
+from PIL import Image
 from test_matching import source
 from torch import Tensor
 
 import ddhub
-from ddhub import models
+from ddhub import models, teachers
+from ddhub._utilisation import Proxy, maps
 from ddhub.artifact import Artifact
-from ddhub.errors import UsageError
+from ddhub.cli import cli
+from ddhub.decode import grid
+from ddhub.errors import DDHubError, UsageError
 from ddhub.protocols import Augment
 from recipes import Run, udd
 from recipes._matching import formations
 from recipes._outer import Real
-from recipes._regions import Proxy, Searching
+from recipes._regions import Searching
 
 CPU = torch.device("cpu")
 TINY = replace(
@@ -86,7 +93,7 @@ def test_a_scaled_tier_has_the_controls_and_its_steps_scaled() -> None:
         for what in ("random-regions", "rbp", "jbp", "contrast-only", "no-refresh"):
             assert udd.method(udd.PRESETS[f"cifar10-ipc1-{what}{tier}"]) == "udd"
     plan = udd.students(replace(udd.Config(), student_epochs=300))
-    assert (plan.epochs, plan.milestones, plan.decay) == (300, (200, 250), 0.2)
+    assert (plan.epochs, plan.milestones, plan.decay) == (300, (199, 249), 0.2)
 
 
 def advanced(cfg: udd.Config, device: torch.device = CPU) -> dict[str, Tensor]:
@@ -183,10 +190,50 @@ def test_the_loader_shows_the_trainers_formations_of_the_stored_images(smoke: Ar
 def test_the_manifest_says_what_was_measured_and_that_it_is_a_reconstruction(smoke: Artifact) -> None:
     m = smoke.manifest
     measured = m.recipe["run"]["measured"]
-    assert measured.keys() == {"mUE", "mUE_cov", "proxy_accuracy"} and 0 < measured["mUE"] <= 1
+    assert measured.keys() == {"mUE", "mUE_cov", "proxy_accuracy", "proxy"} and 0 < measured["mUE"] <= 1
     assert (m.method, m.decoder, m.labels) == ("udd", {"kind": "crops", "factor": 2, "side": 16}, {"kind": "hard"})
     assert m.teachers[0]["accuracy"] == pytest.approx(measured["proxy_accuracy"], abs=0.01)
     assert m.deviations[0].startswith("A reconstruction of UDD from its abstract, not a reproduction")
+
+
+def preview(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["preview", *map(str, words)], catch_exceptions=False)
+
+
+def test_the_picture_shows_what_the_proxy_of_the_manifest_makes_of_the_pixels(smoke: Artifact, tmp_path: Path) -> None:
+    path, m = tmp_path / "a.png", smoke.manifest
+    found = preview(smoke.folder, "--to", path)
+    said = (
+        "4 tiles in white, 2 regions in colours; how much the proxy answers to a pixel, white is the most in its image"
+    )
+    assert (found.exit_code, found.output) == (0, f"{path}: {said}\n")
+    net, _ = teachers.open_teacher(m.recipe["run"]["measured"]["proxy"], near=smoke.folder.parent)
+    judge = Proxy(net, *(torch.tensor(x).view(3, 1, 1) for x in (m.mean, m.std)))
+    boxes = smoke.tensors()["decoder.boxes"].long()
+    corners = torch.cat([grid(32, 32, 2).expand(10, -1, 2), boxes], dim=1)
+    wanted = maps(judge, smoke.images() / 255, smoke.image_labels(), corners, 16)
+    picture = np.asarray(Image.open(path))
+    for n, one in enumerate(wanted):  # a row a class; pixels four times as large, cells 130 apart
+        shown = picture[130 * n + 4 :, 130 + 4 :][:128:4, :128:4]
+        assert np.array_equal(shown[..., 0], (one * 255).byte().numpy())
+
+
+def test_the_picture_without_its_proxy_and_with_wrong_ones(smoke: Artifact, tmp_path: Path) -> None:
+    path, alone = tmp_path / "a.png", tmp_path / "smoke"
+    shutil.copytree(smoke.folder, alone)
+    words = preview(alone, "--to", path).output
+    assert "how often a pixel is used, white is" in words and "(no proxy: " in words
+    proxy = smoke.folder.parent / smoke.manifest.recipe["run"]["measured"]["proxy"].partition("@")[0]
+    assert "how much the proxy answers" in preview(alone, "--to", path, "--proxy", proxy).output
+    for name, message in (
+        ("cifar10-resnet18-w16-e4-s0", "responses are those of a ConvNet (ReLU, pool, linear at its end)"),
+        ("imagenette-convnet5-bn-w32-e10-s0", "has another classes than 'smoke'"),
+        ("nobody", "unknown teacher 'nobody'"),
+    ):
+        with pytest.raises(DDHubError, match=re.escape(message)):
+            preview(alone, "--to", path, "--proxy", name)
+    with pytest.raises(UsageError, match="--proxy is for the squares of mosaics, which cifar10-random-ipc10 has none"):
+        preview("cifar10-random-ipc10", "--to", path, "--proxy", proxy)
 
 
 def bare(tmp_path: Path, cfg: udd.Config) -> Callable[[], object]:

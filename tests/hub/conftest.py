@@ -10,15 +10,24 @@ import pytest
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither ddhub nor the client waits before it asks again, and an answer may take half a second."""
-    from huggingface_hub import constants, file_download
+    """Neither ddhub nor the client waits before it asks again."""
+    from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from ddhub import _remote, _snapshot, _static
+    from ddhub import _remote
 
     awake = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
     for module in (_http, file_download, _remote):
         monkeypatch.setattr(module, "time", awake)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may take half a second: where it is late on purpose, since on a busy machine any may be."""
+    from huggingface_hub import constants, file_download
+
+    from ddhub import _snapshot, _static
+
     monkeypatch.setattr(file_download, "_ETAG_RETRY_TIMEOUT", 0.5)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
     for module in (_snapshot, _static):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -66,9 +67,13 @@ def test_ids_are_those_of_git(hub: DummyHub, tmp_path: Path) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{hashlib.sha256(TENSORS[:100]).hexdigest()}\n"
     files |= {"z.parquet": f"{pointer}size 100\n".encode(), ".gitattributes": b"*.parquet -text\n"}
 
+    # Neither the user's settings nor the repository of a hook that runs the tests.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
     def git(*command: str) -> str:
         return subprocess.run(
-            ["git", *command], cwd=tmp_path, capture_output=True, check=True, text=True
+            ["git", *command], cwd=tmp_path, env=env, capture_output=True, check=True, text=True
         ).stdout.strip()
 
     git("init", "-q")
