@@ -212,7 +212,8 @@ def _squares(folder: Path, proxy: str | None) -> tuple[bytes, str]:
 
     artifact = Artifact.open(folder)
     facts = about(artifact)
-    own = str(artifact.manifest.recipe["run"].get("measured", {}).get("proxy", ""))
+    measured = artifact.manifest.recipe["run"].get("measured")
+    own = str(measured.get("proxy", "")) if isinstance(measured, dict) else ""
     try:
         ids = [teachers.identify(proxy, near=facts.near) if proxy else own] if proxy or own else []
         nets = teachers.fitting(ids, facts)

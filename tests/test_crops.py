@@ -290,6 +290,13 @@ def test_the_picture_shows_squares_and_how_often_pixels_are_used(tmp_path: Path)
     assert _squares.used(torch.tensor([[0, 0], [1, 1]]), 2).tolist() == [[1, 1, 0], [1, 2, 1], [0, 1, 1]]
 
 
+@pytest.mark.parametrize("measured", [3, [], {"proxy": ["x"]}, {"proxy": "../../x"}, {"proxy": "nobody@0123456789ab"}])
+def test_the_picture_of_a_manifest_that_names_no_proxy(tmp_path: Path, measured: object) -> None:
+    recipe = {**tiny().recipe, "run": {**tiny().recipe["run"], "measured": measured}}
+    folder = mosaics(tmp_path / "tiny-udd-ipc2", recipe=recipe).folder
+    assert "how often a pixel is used, white is " in run("preview", folder, "--to", tmp_path / "a.png")
+
+
 def test_the_picture_of_large_images_is_reduced(tmp_path: Path) -> None:
     png, _ = _squares.draw(mosaics(tmp_path / "tiny-udd-ipc2", side=200))
     assert Image.open(io.BytesIO(png)).size == (4 * 130 + 2, 3 * 130 + 2)
