@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     help=f"{', '.join(protocols())}; the FIRST artifact's own, for all, if not given.",
     shell_complete=complete_protocols,
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the protocol's.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the protocol's; milestones keep their share.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Instead of the protocol's.")
 @click.option(
     "--teacher",

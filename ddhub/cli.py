@@ -175,7 +175,11 @@ def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, str]:
 @name_argument
 @click.option("--to", metavar="FILE.png", help="Where to write it; NAME.png in the current folder if not given.")
 @click.option("--decoded", is_flag=True, help="Rebuilt training images, those of one stored image side by side.")
-@click.option("--proxy", metavar="TEACHER", help="Of mosaics: whose use of the pixels is shown; the recipe's own.")
+@click.option(
+    "--proxy",
+    metavar="TEACHER",
+    help="Of mosaics: whose use of the pixels is shown; the recipe's if not given.",
+)
 def preview(name: str, to: str | None, decoded: bool, proxy: str | None) -> None:
     """Write a picture of an artifact, one row a class: its stored images, or what they become.
 
@@ -190,20 +194,20 @@ def preview(name: str, to: str | None, decoded: bool, proxy: str | None) -> None
     path = Path(to or f"{manifest.name}{'-decoded' if decoded else ''}.png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path} does not end in .png; choose another --to")
-    squares, legend = manifest.decoder["kind"] == "crops" and not decoded, ""
-    if proxy and not squares:
+    mosaics, legend = manifest.decoder["kind"] == "crops" and not decoded, ""
+    if proxy and not mosaics:
         raise UsageError(f"--proxy is for the squares of mosaics, which {manifest.name} has none of; leave it out")
     if decoded:
         picture = _decoded(folder)
-    elif squares:
-        picture, legend = _squares(folder, proxy)
+    elif mosaics:
+        picture, legend = _mosaics(folder, proxy)
     else:
         picture = read_bytes(folder / PREVIEW)
     write(path, picture)
     say(f"{path}: {legend}" if legend else str(path))
 
 
-def _squares(folder: Path, proxy: str | None) -> tuple[bytes, str]:
+def _mosaics(folder: Path, proxy: str | None) -> tuple[bytes, str]:
     """The picture of a mosaic's squares and its legend; the proxy is the one given, else the recipe's if found."""
     from ddhub import _squares, teachers
     from ddhub.artifact import Artifact
