@@ -97,6 +97,42 @@ _DATM_CODE: Fields = {"dsa_crop": 0.125, "protocol": "datm"}
 PLAIN: Fields = {"drop": 0.0, "cam": "none"}  # DATM
 _MTT: Fields = {**PLAIN, "labels": "hard", "init": "real", "expert_opt": "sgd", "train_epochs": 50, "sequential": False}
 
+# An hour on one core with the experts, which a data set's presets share; N · η at the start is that of the rows.
+_SMALL: Fields = {
+    "n_experts": 3,
+    "train_epochs": 10,
+    "syn_steps": 20,
+    "lr_teacher": 0.04,
+    "lr_img": 1000.0,
+    "expansion_end_epoch": 100,
+    "cam_net": "expert",
+    "cam_every": 10,
+    "student_epochs": 300,
+}
+_CPU: dict[str, Fields] = {
+    "cifar10-ipc1": {"net": "convnet3-w32", "iterations": 400},
+    "cifar10-ipc10": {
+        "net": "convnet3-w32",
+        "iterations": 200,
+        "batch_syn": 50,
+        "lr_img": 3000.0,
+        "threshold": 1.5,
+        "current_max_start_epoch": 4,
+        "max_start_epoch": 8,
+    },
+    "imagenette-ipc1": {
+        "net": "convnet5-w32",
+        "n_experts": 2,
+        "train_epochs": 5,
+        "iterations": 100,
+        "syn_steps": 10,
+        "lr_img": 10_000.0,
+        "current_max_start_epoch": 2,
+        "max_start_epoch": 3,
+    },
+}
+_ABLATION: dict[str, Fields] = {"dae": {"drop": 0.0}, "cpd": {"cam": "none"}}
+
 
 def _number(word: str) -> int | float:
     return int(word) if word.isdigit() else float(word)
@@ -127,7 +163,8 @@ def rows() -> dict[str, Fields]:
     """Fields by preset: `DATASET-ipcN` is EDF, with `datm-` and `mtt-` in front what they are compared with.
 
     MTT is DATM with hard labels, random images, experts of SGD and 50 epochs, and no sequential window; it is there
-    where the window fits its experts.
+    where the window fits its experts. `-cpu` behind is what a CPU can do, and `cifar10-ipc10-dae` and `-cpd` are EDF
+    with one of its two parts.
     """
     found: dict[str, Fields] = {}
     for dataset, row in _subsets():
@@ -150,4 +187,8 @@ def rows() -> dict[str, Fields]:
         row = found[name]
         if row["max_start_epoch"] + row.get("expert_epochs", 2) <= _MTT["train_epochs"]:
             found[name.replace("datm", "mtt")] = {**row, **_MTT}
+    for name, how in _CPU.items():
+        found |= {f"{kind}{name}-cpu": {**found[f"{kind}{name}"], **_SMALL, **how} for kind in ("", "datm-", "mtt-")}
+    for what, change in _ABLATION.items():
+        found |= {f"cifar10-ipc10-{what}{tier}": {**found[f"cifar10-ipc10{tier}"], **change} for tier in ("", "-cpu")}
     return found

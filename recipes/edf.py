@@ -240,57 +240,8 @@ def _config(words: dict[str, Any]) -> Config:
     return replace(base, **{key: type(getattr(base, key))(value) for key, value in words.items()})
 
 
-# An hour on one core with the experts, which a data set's presets share; N · η at the start is that of the rows.
-_SMALL: dict[str, Any] = {
-    "n_experts": 3,
-    "train_epochs": 10,
-    "syn_steps": 20,
-    "lr_teacher": 0.04,
-    "lr_img": 1000.0,
-    "expansion_end_epoch": 100,
-    "cam_net": "expert",
-    "cam_every": 10,
-    "student_epochs": 300,
-}
-_CPU: dict[str, dict[str, Any]] = {
-    "cifar10-ipc1": {"net": "convnet3-w32", "iterations": 400},
-    "cifar10-ipc10": {
-        "net": "convnet3-w32",
-        "iterations": 200,
-        "batch_syn": 50,
-        "lr_img": 3000.0,
-        "threshold": 1.5,
-        "current_max_start_epoch": 4,
-        "max_start_epoch": 8,
-    },
-    "imagenette-ipc1": {
-        "net": "convnet5-w32",
-        "n_experts": 2,
-        "train_epochs": 5,
-        "iterations": 100,
-        "syn_steps": 10,
-        "lr_img": 10_000.0,
-        "current_max_start_epoch": 2,
-        "max_start_epoch": 3,
-    },
-}
-_ABLATION: dict[str, dict[str, Any]] = {"dae": {"drop": 0.0}, "cpd": {"cam": "none"}}
-
-
-def _presets() -> dict[str, Config]:
-    """Every row of the tables; `-cpu` is what a CPU can do; `cifar10-ipc10-dae` and `-cpd` are one of the two parts."""
-    found = {name: _config(words) for name, words in rows().items()}
-    for name, how in _CPU.items():
-        for kind in ("", "datm-", "mtt-"):
-            found[f"{kind}{name}-cpu"] = replace(found[f"{kind}{name}"], **(_SMALL | how))
-    for what, change in _ABLATION.items():
-        found |= {
-            f"cifar10-ipc10-{what}{tier}": replace(found[f"cifar10-ipc10{tier}"], **change) for tier in ("", "-cpu")
-        }
-    return found
-
-
-PRESETS = _presets()
+# Every row of the tables; `-cpu` is what a CPU can do; `cifar10-ipc10-dae` and `-cpd` are one of the two parts.
+PRESETS = {name: _config(words) for name, words in rows().items()}
 SMOKE = Config(
     dataset="cifar10-mini",
     ipc=2,
