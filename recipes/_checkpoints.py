@@ -2,7 +2,7 @@
 
     NAME.npy      float32 [experts, epochs + 1, P], of its full size from the beginning
     NAME.json     what it is: the settings; when it is complete also the sha256 of each expert, and seconds
-    NAME.epochs   until then: int64 [experts], how many checkpoints of each are there
+    NAME.epochs   until then: int64 [experts, 2], how many checkpoints of each are there, and the milliseconds they took
 
 A checkpoint is written before it is counted, with plain writes: on a full disk those raise, where a map kills the
 process. Ranks share the file and write different experts.
@@ -71,7 +71,7 @@ class Checkpoints:
             )
         with _writing(self.path):
             np.lib.format.open_memmap(self.path, "w+", np.float32, self.shape).flush()
-            np.zeros(experts, np.int64).tofile(self._epochs)
+            np.zeros((experts, 2), np.int64).tofile(self._epochs)
             replace_file(self._json, json.dumps(self.facts).encode())  # last: from now on the file counts
 
     def complete(self) -> bool:
@@ -80,20 +80,20 @@ class Checkpoints:
 
     def epochs(self) -> list[int]:
         """How many checkpoints of each expert are there. Raises ArtifactError."""
-        try:
-            found = np.fromfile(self._epochs, np.int64)
-        except OSError as error:
-            raise self._broken(f"lacks {self._epochs.name} ({error.strerror})") from None
-        if found.shape != self.shape[:1] or not ((found >= 0) & (found <= self.shape[1])).all():
-            raise self._broken(f"has a damaged {self._epochs.name}")
-        return [int(count) for count in found]
+        return [count for count, _ in self._counted()]
 
     def read(self, expert: int, number: int) -> Tensor:
         """A checkpoint [P]."""
         return torch.from_numpy(self._map()[expert, number].copy())
 
-    def write(self, experts: Sequence[int], number: int, w: Tensor) -> None:
-        """Put checkpoints [k, P] of some experts in their places, and count them. Raises UsageError."""
+    def write(self, experts: Sequence[int], number: int, w: Tensor, seconds: float = 0.0) -> None:
+        """Put checkpoints [k, P] of some experts in their places, and count them and the seconds that they took.
+
+        Raises:
+            UsageError: no room.
+            ArtifactError: counts that are damaged.
+        """
+        taken = [took for _, took in self._counted()]
         with _writing(self.path), open(self.path, "r+b") as file, open(self._epochs, "r+b") as epochs:
             begin = self._map().offset
             for expert, row in zip(experts, w.detach().cpu().numpy(), strict=True):
@@ -102,8 +102,9 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
             for expert in experts:
-                epochs.seek(8 * expert)
-                epochs.write(np.int64(number + 1).tobytes())
+                epochs.seek(16 * expert)
+                took = taken[expert] + round(1000 * seconds / len(experts))
+                epochs.write(np.array([number + 1, took], np.int64).tobytes())
 
     def digest(self, expert: int) -> str:
         """The sha256 of an expert's numbers, which were all written. Raises ArtifactError."""
@@ -113,9 +114,10 @@ class Checkpoints:
             raise self._broken(f"has numbers that are not finite, in checkpoint {bad} of expert {expert}")
         return hashlib.sha256(rows.reshape(-1).view(np.uint8)).hexdigest()
 
-    def finish(self, digests: Sequence[str], seconds: float) -> None:
+    def finish(self, digests: Sequence[str]) -> None:
         """Say that all checkpoints are there. Raises UsageError."""
         with _writing(self._json):
+            seconds = sum(took for _, took in self._counted()) / 1000
             facts = {**self.facts, "sha256": list(digests), "seconds": round(seconds, 1)}
             replace_file(self._json, json.dumps(facts).encode())
             self._epochs.unlink()
@@ -136,6 +138,17 @@ class Checkpoints:
             if self.digest(expert) != digest:
                 raise self._broken(f"is not as it was made: expert {expert} has changed")
         return torch.from_numpy(found)
+
+    def _counted(self) -> list[tuple[int, int]]:
+        """Of each expert how many checkpoints are there, and the milliseconds that they took. Raises ArtifactError."""
+        try:
+            found = np.fromfile(self._epochs, np.int64)
+        except OSError as error:
+            raise self._broken(f"lacks {self._epochs.name} ({error.strerror})") from None
+        counts, taken = found[::2].tolist(), found[1::2].tolist()
+        if len(found) != 2 * self.shape[0] or not all(0 <= count <= self.shape[1] for count in counts):
+            raise self._broken(f"has a damaged {self._epochs.name}")
+        return list(zip(counts, taken, strict=True))
 
     def _read(self) -> dict[str, Any]:
         """What NAME.json says, which must be of the same facts. Raises ArtifactError."""

@@ -112,17 +112,15 @@ def train(source: Source, how: Experts, flat: Flat, path: Path, device: torch.de
     _ranks.barrier()
     if file.complete():
         return path
-    begin, epochs = time.perf_counter(), file.epochs()
-    groups = _groups(epochs, how.epochs, how.together or _TOGETHER.get(device.type, 1))
+    groups = _groups(file.epochs(), how.epochs, how.together or _TOGETHER.get(device.type, 1))
     data = real_data(source, batches(how)).to(device)
     _ranks.barrier()  # after every rank has seen how far the experts are
     for experts in _ranks.share(groups):
         _trajectories(data, experts, how, flat, file)
     _ranks.barrier()
     digests = _ranks.gather([file.digest(k) for k in _ranks.share(range(how.count))])
-    seconds = sum(_ranks.gather_all(time.perf_counter() - begin))
     if _ranks.rank() == 0:
-        file.finish(digests, seconds)
+        file.finish(digests)
     _ranks.barrier()
     return path
 
@@ -222,9 +220,10 @@ def _trajectories(data: DistilledData, experts: Sequence[int], how: Experts, fla
                 f"expert {experts[int(w.isfinite().all(1).int().argmin())]} is no number after epoch {number + 1} "
                 f"({how.optimizer}, lr {how.lr:g}); lower its lr, or its rho"
             )
-        file.write(experts, number + 1, w)
+        seconds = time.perf_counter() - begin
+        file.write(experts, number + 1, w, seconds)
         names = ", ".join(map(str, experts))
-        log.info("experts %s: epoch %d of %d, %.0f s", names, number + 1, how.epochs, time.perf_counter() - begin)
+        log.info("experts %s: epoch %d of %d, %.0f s", names, number + 1, how.epochs, seconds)
 
 
 def _norm(values: Tensor) -> Tensor:

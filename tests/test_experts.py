@@ -176,6 +176,26 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert not (tmp_path / "experts.epochs").exists()
 
 
+def test_the_seconds_are_those_of_all_runs_and_experts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch of one expert takes 10 s here, one of two takes 20; the run is interrupted after two of four calls."""
+    clock, calls = [0.0], []
+
+    def timed(data: object, experts: list[int], *rest: object) -> Tensor:
+        calls.append(experts)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        clock[0] += 10 * len(experts)
+        return epoch(data, experts, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_experts, "epoch", timed)
+    monkeypatch.setattr(_experts.time, "perf_counter", lambda: clock[0])
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, replace(HOW, together=2))
+    clock[0] += 1000
+    trained(tmp_path, replace(HOW, together=2))
+    assert json.loads((tmp_path / "experts.json").read_text())["seconds"] == 60.0
+
+
 def test_what_is_there_is_not_made_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_experts, "epoch", lambda *_: pytest.fail("trained again"))
     assert train(source(), replace(HOW, together=2), flat(), copied, CPU) == copied
@@ -271,7 +291,7 @@ def test_a_damaged_count_of_an_unfinished_file_is_named(copied: Path) -> None:
     copied.with_suffix(".json").write_text(
         json.dumps({k: v for k, v in facts.items() if k not in ("sha256", "seconds")})
     )
-    for bad in (None, [1, 2], [0, 0, 4], [0, -1, 0]):
+    for bad in (None, [1, 2], [0, 0, 0], [0, 9, 0, 9, 4, 9], [0, 9, -1, 9, 0, 9]):
         if bad is not None:
             np.array(bad, np.int64).tofile(copied.with_suffix(".epochs"))
         with pytest.raises(ArtifactError, match="experts.epochs"):
