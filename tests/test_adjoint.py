@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddhub import models
@@ -172,6 +174,22 @@ def test_graphs_of_one_step_are_held_whatever_the_number_of_steps() -> None:
         assert four[way] < held(4, way=way, segment=3) < held(4, way=way, segment=4) == four["unroll"]
     assert 2 * four["forward"] < 1.05 * four["reverse"] < 1.05 * four["unroll"] / 3
     assert held(8, way="unroll") > 1.9 * four["unroll"]
+
+
+def peak_bytes(steps: int) -> int:
+    """Memory at the peak of a match, of all that torch allocates."""
+    one = run(steps=steps)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        loss_alone(one, drop=0.25)
+    assert found.profiler is not None and found.profiler.kineto_results is not None
+    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes))
+
+
+def test_memory_grows_by_the_parameter_vectors_alone_with_the_steps() -> None:
+    once, twice, vector = peak_bytes(8), peak_bytes(16), 8 * run().flat.count
+    assert 0.9 * 8 * vector <= twice - once <= 8 * vector
 
 
 class Unasked(TorchDispatchMode):
