@@ -2,12 +2,14 @@
 
     python -m recipes._floats ARTIFACT ARTIFACT.work/match-49-0123456789ab.safetensors --student convnet3 --seeds 3
 
-prints the accuracy of each seed under the artifact's protocol; that of `ddhub train ARTIFACT` stands beside it. Nothing
-is recorded, since these images are not the artifact's.
+prints the accuracy of each seed under the artifact's protocol; that of `ddhub train ARTIFACT` stands beside it. These
+images are not the artifact's, so that it is no result of it: `--record` puts the mean among the facts of its run, which
+are on its card and not in its digest.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,10 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import ddhub
+from ddhub._files import locked, replace_file
 from ddhub._program import guarded
 from ddhub.data import DistilledData
 from ddhub.errors import UsageError
 from ddhub.labels import Soft
+from ddhub.manifest import MANIFEST, read_manifest
+from ddhub.protocols import Result
+from ddhub.results import Mean
 
 
 class Floats(nn.Module):
@@ -57,6 +63,23 @@ def learned(data: DistilledData, stage: Path) -> DistilledData:
     return DistilledData(Floats(state["images"] * std + mean), labels, data.protocol, about)  # type: ignore[arg-type]
 
 
+def note(folder: Path, found: Mean) -> str:
+    """Put the accuracy of students of the floats among the facts of an artifact's run; the words that stand there.
+
+    Raises:
+        ArtifactError: no artifact, or one that is damaged.
+    """
+    what, said = f"accuracy of {found.first.model} without rounding, {found.first.protocol}", f"{found.text} %"
+    said += f" (n = {len(found.runs)})"
+    with locked(folder):
+        manifest = read_manifest(folder)
+        run = manifest.recipe["run"]
+        run = {**run, "measured": {**run.get("measured", {}), what: said}}
+        noted = replace(manifest, recipe={**manifest.recipe, "run": run})
+        replace_file(folder / MANIFEST, noted.render().encode())
+    return f"{what}: {said}"
+
+
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.argument("artifact")
 @click.argument("stage", type=click.Path(exists=True, path_type=Path))
@@ -65,11 +88,18 @@ def learned(data: DistilledData, stage: Path) -> DistilledData:
 @click.option("--data", "root", type=click.Path(), help="root of the real data (or DDHUB_DATA)")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--precision", default="auto", show_default=True)
-def main(artifact: str, stage: Path, student: str, seeds: int, root: str | None, device: str, precision: str) -> None:
+@click.option("--record", is_flag=True, help="Put the mean among the facts of the artifact, a folder.")
+def main(
+    artifact: str, stage: Path, student: str, seeds: int, root: str | None, device: str, precision: str, record: bool
+) -> None:
     data = learned(ddhub.load(artifact), stage)
+    results: list[Result] = []
     for seed in range(seeds):
         _, result = ddhub.train(data, student, seed=seed, root=root, device=device, precision=precision)
         click.echo(f"{student}, seed {seed}: {result.accuracy:.2f} % from floats")
+        results.append(result)
+    if record:
+        click.echo(note(Path(artifact), Mean(tuple(results))))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -400,15 +401,23 @@ def test_a_pretrained_net_is_loaded_once_and_asked_for_its_own_classes(
         edf.check(cfg, replace(data, std=(0.2, 0.2, 0.2), labels=torch.arange(51) % 10))
 
 
-def test_students_of_the_floats_can_be_trained(smoke: Artifact) -> None:
+def test_students_of_the_floats_can_be_trained_and_are_a_fact_of_the_run(smoke: Artifact, tmp_path: Path) -> None:
     state = last(smoke)
     exact, stored = _floats.learned(ddhub.load(smoke.folder), state), ddhub.load(smoke.folder)
     items = torch.arange(20)
     gap = float((exact.decoder(items) - stored.decoder(items)).abs().max())
     moved = smoke.manifest.recipe["run"]["measured"]["rounding_largest"]
     assert gap == pytest.approx(moved, rel=1e-3) and exact.about.lr == stored.about.lr
-    done = CliRunner().invoke(_floats.main, [str(smoke.folder), str(state), "--student", "convnet3-w8", "--seeds", "1"])
-    assert done.exit_code == 0 and "seed 0" in done.output
+    folder = tmp_path / "smoke"
+    shutil.copytree(smoke.folder, folder)
+    words = [str(folder), str(state), "--student", "convnet3-w8", "--seeds", "2", "--record"]
+    done = CliRunner().invoke(_floats.main, words)
+    noted = Artifact.open(folder).manifest
+    before, after = (each.recipe["run"]["measured"] for each in (smoke.manifest, noted))
+    key, said = "accuracy of convnet3-w8 without rounding, datm+epochs=4", r"\d+\.\d\d ± \d\.\d\d % \(n = 2\)"
+    assert done.exit_code == 0 and re.search(f"{re.escape(key)}: {said}", done.output)
+    assert after == {**before, key: after[key]} and re.fullmatch(said, after[key])
+    assert noted.digest == smoke.manifest.digest
     for other in ("experts-*.safetensors", "match-0-*"):
         with pytest.raises(UsageError, match="does not hold the images of smoke; name the last of its stages match-N"):
             _floats.learned(stored, next(work(smoke).glob(other)))
