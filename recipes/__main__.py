@@ -30,13 +30,13 @@ def dry_run(recipe: ModuleType, cfg: Any, run: Run) -> str:
     plan = recipe.plan(cfg, run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None), run)
     probes = {step.rate for step in plan.steps if step.rate}
     rates = {probe: probe() for probe in probes}
-    lines, total = [f"{'stage':34}{'image passes':>14}{'images/s':>10}{'seconds':>10}"], 0.0
+    lines, total = [f"{'stage':34}{'image passes':>14}{'images/s':>10}{'seconds':>13}"], 0.0
     for step in plan.steps:
         rate = rates[step.rate] if step.rate else math.inf
         total += step.images / rate
         speed = f"{rate:.0f}" if step.rate else "-"
-        lines.append(f"{step.stage:34}{step.images:>14,}{speed:>10}{step.images / rate:>10,.0f}")
-    lines.append(f"{'total':34}{sum(s.images for s in plan.steps):>14,}{'':>10}{total:>10,.0f}")
+        lines.append(f"{step.stage:34}{step.images:>14,}{speed:>10}{step.images / rate:>13,.0f}")
+    lines.append(f"{'total':34}{sum(s.images for s in plan.steps):>14,}{'':>10}{total:>13,.0f}")
     lines.append(f"artifact: {plan.artifact_bytes:,} bytes of images, tensors and labels")
     return "\n".join(lines)
 
