@@ -142,7 +142,8 @@ def test_the_readmes_tables_of_regions_show_the_recorded_numbers() -> None:
 def test_the_readmes_tables_of_trajectories_show_the_recorded_numbers() -> None:
     readme = (ROOT / "README.md").read_text().partition("### Trajectories without")[2].partition("\n## ")[0]
     entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
-    found = [(x, mean) for x in entries for mean in x.means() if mean.first.protocol in ("datm+epochs=300", "edf+epochs=300")]
+    named = ("datm+epochs=300", "edf+epochs=300")
+    found = [(x, mean) for x in entries for mean in x.means() if mean.first.protocol in named]
     assert len(found) == 20 and {len(mean.runs) for _, mean in found} == {3}
     for entry, mean in found:
         assert any(f"| {entry.bytes:,} |" in line and f"| {mean.text} |" in line for line in readme.splitlines())
