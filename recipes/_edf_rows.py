@@ -98,7 +98,8 @@ PLAIN: Fields = {"drop": 0.0, "cam": "none"}  # DATM
 _MTT: Fields = {**PLAIN, "labels": "hard", "init": "real", "expert_opt": "sgd", "train_epochs": 50, "sequential": False}
 
 # An hour on one core with the experts, which a data set's presets share; N · η at the start is that of the rows.
-# lr_img for CIFAR-10 is the best of 100, 300 and 1000 for students of the start of a run, on 5,000 training images.
+# lr_img for CIFAR-10: of 100, 300 and 1000 with one image a class the best for students of the start of a run, on 5,000
+# training images; with ten the higher ones diverge.
 _SMALL: Fields = {
     "n_experts": 3,
     "train_epochs": 10,
