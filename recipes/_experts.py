@@ -93,11 +93,6 @@ def settings(how: Experts) -> dict[str, Any]:
     return {key: value for key, value in asdict(how).items() if key not in unused}
 
 
-def total_bytes(how: Experts, flat: Flat) -> int:
-    """Bytes of the trajectories."""
-    return 4 * how.count * (how.epochs + 1) * flat.count
-
-
 def train(source: Source, how: Experts, flat: Flat, path: Path, device: torch.device) -> Path:
     """Make the file of the trajectories at `path`, or what of it is missing; every rank calls it and does its share.
 

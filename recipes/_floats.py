@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -55,7 +56,11 @@ def learned(data: DistilledData, stage: Path) -> DistilledData:
     Raises:
         UsageError: a stage of other images.
     """
-    state, about = load_file(stage), data.about
+    about = data.about
+    try:
+        state = load_file(stage)
+    except (SafetensorError, OSError):
+        state = {}
     if "step" not in state or float(state["step"]) != about.lr:
         raise UsageError(f"{stage} does not hold the images of {about.name}; name the last of its stages match-N")
     std, mean = (torch.tensor(values).view(-1, 1, 1) for values in (about.std, about.mean))
@@ -84,7 +89,7 @@ def note(folder: Path, found: Mean) -> str:
 @click.argument("artifact")
 @click.argument("stage", type=click.Path(exists=True, path_type=Path))
 @click.option("--student", required=True, help="architecture")
-@click.option("--seeds", default=3, show_default=True, help="students")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="students")
 @click.option("--data", "root", type=click.Path(), help="root of the real data (or DDHUB_DATA)")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--precision", default="auto", show_default=True)
@@ -93,6 +98,8 @@ def main(
     artifact: str, stage: Path, student: str, seeds: int, root: str | None, device: str, precision: str, record: bool
 ) -> None:
     data = learned(ddhub.load(artifact), stage)
+    if record:
+        read_manifest(artifact)  # a name will not do: found out before the students are trained
     results: list[Result] = []
     for seed in range(seeds):
         _, result = ddhub.train(data, student, seed=seed, root=root, device=device, precision=precision)

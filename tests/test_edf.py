@@ -418,9 +418,11 @@ def test_students_of_the_floats_can_be_trained_and_are_a_fact_of_the_run(smoke: 
     assert done.exit_code == 0 and re.search(f"{re.escape(key)}: {said}", done.output)
     assert after == {**before, key: after[key]} and re.fullmatch(said, after[key])
     assert noted.digest == smoke.manifest.digest
-    for other in ("experts-*.safetensors", "match-0-*"):
+    text = tmp_path / "log.txt"
+    text.write_text("no stage at all")
+    for other in (*(next(work(smoke).glob(name)) for name in ("experts-*.safetensors", "match-0-*")), text):
         with pytest.raises(UsageError, match="does not hold the images of smoke; name the last of its stages match-N"):
-            _floats.learned(stored, next(work(smoke).glob(other)))
+            _floats.learned(stored, other)
 
 
 # Bad input
