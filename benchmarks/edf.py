@@ -5,13 +5,12 @@
     OMP_NUM_THREADS=1 python benchmarks/edf.py
 
 matching   one outer iteration of EDF: DSA, N steps of the student, the way back, the steps of images, labels and step
-           size (`recipes._trajectory.outer_iteration`), random images and weights, which cost the same as real ones
-           unroll    the graph of all steps, as the papers' codes keep it
-           reverse   each step's gradient with its graph, differentiated again
-           forward   each step's loss along the adjoint, differentiated once; the recipe's default
-           The gradients are those of a float64 iteration each, compared. What grows with N is shown by the default
-           with few images and many steps, then twice as many, so that the parameter vectors are most of it; a large
-           iteration is CIFAR-10's of 10 images a class.
+           size (`recipes.trajectories.trajectory.outer_iteration`), random images and weights, which cost the same as
+           real ones unroll    the graph of all steps, as the papers' codes keep it reverse   each step's gradient with
+           its graph, differentiated again forward   each step's loss along the adjoint, differentiated once; the
+           recipe's default The gradients are those of a float64 iteration each, compared. What grows with N is shown by
+           the default with few images and many steps, then twice as many, so that the parameter vectors are most of it;
+           a large iteration is CIFAR-10's of 10 images a class.
 experts    images per second of a GSAM step, two passes, which count as one: some experts as one call
            (torch.func.vmap), and one after the other
 
@@ -35,14 +34,14 @@ import torch
 from infer import median_seconds, resident
 from torch import Tensor
 
-from ddhub._program import guarded
-from ddhub.data import resolve_device
-from ddhub.protocols import DSA_OPS
-from recipes import generator
-from recipes._adjoint import WAYS
-from recipes._experts import Experts, direction, gradients
-from recipes._flat import Flat
-from recipes._trajectory import Outer, State, Window, outer_iteration, started
+from ddhub.cli.program import guarded
+from ddhub.protocols.protocol import DSA_OPS
+from ddhub.training.devices import resolve_device
+from recipes.run.draws import generator
+from recipes.trajectories.adjoint import WAYS
+from recipes.trajectories.experts import Experts, direction, gradients
+from recipes.trajectories.flat import Flat
+from recipes.trajectories.trajectory import Outer, State, Window, outer_iteration, started
 
 CLASSES, SIDE = 10, 32
 DEFAULT = "forward"

@@ -32,11 +32,10 @@ import torch
 from torch import Tensor, nn
 
 from ddhub import models
-from ddhub._program import guarded
-from ddhub.data import resolve_device
-from ddhub.training import resolve_precision
-from recipes import generator
+from ddhub.cli.program import guarded
+from ddhub.training.devices import resolve_device, resolve_precision
 from recipes.infer import Config, compensators
+from recipes.run.draws import generator
 
 CLASSES = 10
 MODES = ("batched", "one by one")

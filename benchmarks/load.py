@@ -34,12 +34,16 @@ import torch
 from PIL import Image
 
 import ddhub
-from ddhub import _png, _safetensors, _sense, decode, hub, labels
-from ddhub._program import guarded
-from ddhub.artifact import Artifact
-from ddhub.data import About, DistilledData
-from ddhub.manifest import PARQUET, STORED, TENSORS, read_bytes, read_manifest, read_results
-from ddhub.protocols import Protocol
+from ddhub.artifact import consistency, png
+from ddhub.artifact import tensors as _safetensors
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import PARQUET, STORED, TENSORS, read_bytes, read_manifest, read_results
+from ddhub.cli.program import guarded
+from ddhub.data import decode, labels
+from ddhub.data.about import About
+from ddhub.protocols.protocol import Protocol
+from ddhub.remote.find import resolve
+from ddhub.training.batches import DistilledData
 
 FIRST = """
 import sys, time, torch
@@ -77,10 +81,10 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
     return {
         "manifest": lambda: read_manifest(folder),
         "files and hashes": lambda: [artifact._read(name) for name in m.files],
-        "images": lambda: _png.read(data[PARQUET], count, m.image_size, len(m.classes)),
+        "images": lambda: png.read(data[PARQUET], count, m.image_size, len(m.classes)),
         "tensors": lambda: _safetensors.read(data[TENSORS], want) if want else {},
         "results": lambda: read_results(folder),
-        "sense": lambda: _sense.check(m, *stored),
+        "sense": lambda: consistency.check(m, *stored),
     }
 
 
@@ -130,7 +134,7 @@ def _median(times: list[tuple[float, float]]) -> tuple[float, float]:
 def main(name: str, rounds: int, as_json: bool) -> None:
     """Milliseconds of a load with all checks, of its parts, of one without checks, and of `ddhub list`."""
     torch.set_num_threads(1)
-    folder = hub.resolve(name)
+    folder = resolve(name)
     ours, theirs = ddhub.load(folder), naive(folder)
     items = torch.arange(len(ours))
     same = torch.equal(ours.decoder(items), theirs.decoder(items))

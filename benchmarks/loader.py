@@ -36,11 +36,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ddhub import hub
-from ddhub._program import guarded
-from ddhub._torchvision import torchvision
-from ddhub.data import DistilledData
-from ddhub.protocols import protocol
-from ddhub.views import Views
+from ddhub.cli.program import guarded
+from ddhub.data.views import Views
+from ddhub.protocols.named import protocol
+from ddhub.training.batches import DistilledData
+from tools.torchvision_stub import torchvision
 
 PROTOCOL = protocol("infer-static")
 WORKERS = (0, 2)

@@ -6,11 +6,11 @@
 
 search      squares per second: every random square of an image that is ranked, 5 an image. NRR-DD ranks them by CAM,
             and its net sees the image and the square that is kept; RDED's net sees all 5
-            batched     `recipes._discovery.search`
+            batched     `recipes.patches.discovery.search`
             one by one  a loop over images and their squares, written with the net, its head and torch's resizing
 refinement  steps per second; a step is one Adam step of one set of 10 images, and the CAM before all steps and the
             checks after them count too
-            batched     `recipes._refine.refine` with all K sets
+            batched     `recipes.patches.refine.refine` with all K sets
             one by one  the same function with one set, K times
 streaming   memory of `search` over images in a memory map, at its peak less before, each in a process of its own.
             What counts is `RssAnon` (Linux), on the host: pages of the map are the kernel's, which drops them at will
@@ -42,17 +42,15 @@ from infer import MODES, median_seconds, resident
 from torch import Tensor, nn
 
 from ddhub import models
-from ddhub._geometry import WINDOW_COLUMNS, windows
-from ddhub._program import guarded
-from ddhub.data import resolve_device
+from ddhub.cli.program import guarded
+from ddhub.data.geometry import WINDOW_COLUMNS, windows
+from ddhub.measures.cam import attention
 from ddhub.models import Net
-from ddhub.training import resolve_precision
-from recipes import generator
-from recipes._cam import attention
-from recipes._discovery import Search, search
-from recipes._patches import normalised
-from recipes._refine import refine
+from ddhub.training.devices import resolve_device, resolve_precision
 from recipes.nrr_dd import PRESETS, Config, inversion, look, masking
+from recipes.patches.discovery import Search, search
+from recipes.patches.refine import refine
+from recipes.run.draws import generator, normalised
 
 METHODS = {"nrr-dd": PRESETS["cifar10-ipc10"], "rded": PRESETS["rded-cifar10-ipc10"]}
 CLASSES, SIDE, LABEL, SEED = 10, 32, 3, 0

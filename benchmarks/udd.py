@@ -7,7 +7,7 @@ A class-matching step is the gradient of one class's images: a batch of real ima
 formations of the class through it, back, and back again. Images are random and the nets untrained, which costs the
 same as real ones.
 
-    batched     `recipes._outer.outer_iteration` with all classes together (torch.func.vmap)
+    batched     `recipes.gradients.outer.outer_iteration` with all classes together (torch.func.vmap)
     one by one  the same with one class after the other
 
 Both take the same steps in turns in one process, after an inner iteration of each that is not counted; a number is the
@@ -32,14 +32,14 @@ import torch
 from infer import median_seconds, resident
 from torch import Tensor
 
-from ddhub._program import guarded
-from ddhub.data import resolve_device
-from ddhub.decode import Crops
-from ddhub.sources import Source
-from recipes import generator
-from recipes._matching import Matching
-from recipes._outer import Real, outer_iteration
-from recipes._regions import candidates
+from ddhub.cli.program import guarded
+from ddhub.data.decode import Crops
+from ddhub.sources.source import Source
+from ddhub.training.devices import resolve_device
+from recipes.gradients.matching import Matching
+from recipes.gradients.outer import Real, outer_iteration
+from recipes.gradients.regions import candidates
+from recipes.run.draws import generator
 from recipes.udd import Config, matching, training
 
 SIDE, TILE = 32, 16

@@ -26,24 +26,31 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ddhub.complexity import class_complexity, complexity_score, net_complexity, recovery_ratio
+    from ddhub.artifact.bundled import catalog
     from ddhub.errors import DDHubError
-    from ddhub.hub import catalog, load
-    from ddhub.protocols import Protocol, protocol
-    from ddhub.training import evaluate, train
+    from ddhub.hub import load
+    from ddhub.measures.complexity import class_complexity, complexity_score, net_complexity, recovery_ratio
+    from ddhub.protocols.named import protocol
+    from ddhub.protocols.protocol import Protocol
+    from ddhub.training.loop import evaluate, train
 
 _HOME = {
+    "Artifact": "artifact.folder",
     "DDHubError": "errors",
-    "Protocol": "protocols",
-    "catalog": "hub",
-    "class_complexity": "complexity",
-    "complexity_score": "complexity",
-    "evaluate": "training",
+    "DistilledData": "training.batches",
+    "Protocol": "protocols.protocol",
+    "Result": "artifact.results",
+    "catalog": "artifact.bundled",
+    "class_complexity": "measures.complexity",
+    "complexity_score": "measures.complexity",
+    "evaluate": "training.loop",
     "load": "hub",
-    "net_complexity": "complexity",
-    "protocol": "protocols",
-    "recovery_ratio": "complexity",
-    "train": "training",
+    "net_complexity": "measures.complexity",
+    "open_source": "sources.source",
+    "protocol": "protocols.named",
+    "push": "publish.push",
+    "recovery_ratio": "measures.complexity",
+    "train": "training.loop",
 }
 
 

@@ -192,8 +192,12 @@ def _pool() -> tuple[nn.Module, nn.Module]:
 
 def _timm(name: str, *, classes: int, channels: int) -> nn.Module:
     try:
-        import ddhub._torchvision  # noqa: F401, I001  first: timm imports torchvision, which may need its help
         import timm
+    except RuntimeError as error:
+        raise errors.UsageError(
+            f"model {name!r} needs timm, whose torchvision does not fit this torch ({errors.first_line(error)}); "
+            "install the torchvision made for it"
+        ) from error
     except ImportError as error:
         raise errors.UsageError(
             f"model {name!r} needs timm, which is not installed: pip install ddhub[timm]"

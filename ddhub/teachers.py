@@ -32,20 +32,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddhub._fields import RULES, is_number
-from ddhub._files import replace_folder
+from ddhub.artifact import bundled
+from ddhub.artifact.fields import RULES
+from ddhub.artifact.manifest import DAMAGED, REPAIR, TEXT_BYTES, canonical, check_seal, parse, read_bytes, seal
 from ddhub.errors import ArtifactError, HubError, UsageError, first_line, unknown
-from ddhub.manifest import DAMAGED, REPAIR, TEXT_BYTES, canonical, check_seal, parse, read_bytes, seal
+from ddhub.io.files import replace_folder
+from ddhub.io.rules import is_number
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ddhub._remote import Access
-    from ddhub.data import About
+    from ddhub.data.about import About
+    from ddhub.remote.client import Access
 
 FACTS = "teacher.json"
 WEIGHTS = "weights.safetensors"
-BUNDLED = Path(__file__).parent / "assets" / "teachers"
 FORMAT = 1
 
 Ask = Callable[[str, str], Path]  # name and digest of a teacher -> its folder
@@ -118,15 +119,15 @@ def from_hub(name: str, digest: str, *, owner: str | None = None, access: Access
         HubError: the Hub cannot be asked, or has no such repository.
         ArtifactError: a damaged teacher, or another digest.
     """
-    from ddhub import _place, _remote, _snapshot
+    from ddhub.remote import cache, client, snapshot
 
-    def read_contents(folder: Path) -> _place.Contents:
+    def read_contents(folder: Path) -> cache.Contents:
         facts = read(folder)
-        return _place.Contents(facts["name"], facts["digest"], facts["files"])
+        return cache.Contents(facts["name"], facts["digest"], facts["files"])
 
-    kind = _place.Kind("model", FACTS, read_contents)
-    repo = f"{owner or _remote.namespace()}/{name}"
-    return _snapshot.fetch(repo, kind, digest=digest, access=access or _remote.Access())
+    kind = cache.Kind("model", FACTS, read_contents)
+    repo = f"{owner or client.namespace()}/{name}"
+    return snapshot.fetch(repo, kind, digest=digest, access=access or client.Access())
 
 
 def open_teacher(
@@ -183,12 +184,21 @@ def fitting(ids: Sequence[str], about: About, ask: Ask = from_hub) -> list[nn.Mo
 
 def catalog() -> dict[str, dict[str, Any]]:
     """The facts of every bundled teacher by name, sorted; needs no torch."""
-    return {path.parent.name: read(path.parent) for path in sorted(BUNDLED.glob(f"*/{FACTS}"))}
+    return {path.parent.name: read(path.parent) for path in sorted(bundled.TEACHERS.glob(f"*/{FACTS}"))}
 
 
 def is_teacher(folder: str | Path) -> bool:
     """Whether a folder calls itself a teacher."""
     return (Path(folder) / FACTS).is_file()
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder of the teacher that `name` is: a path, or one bundled in the package; None for all else."""
+    path = Path(name)
+    known = bundled.TEACHERS / path.name
+    if is_teacher(path):
+        return path
+    return known if str(path) == path.name and not path.exists() and is_teacher(known) else None
 
 
 def resolve(name: str | Path, *, near: Path | None = None, ask: Ask = from_hub) -> Path:
@@ -211,7 +221,7 @@ def resolve(name: str | Path, *, near: Path | None = None, ask: Ask = from_hub) 
         except HubError as error:
             hint += f"; {error}"
     if not places:
-        known = {path.parent.name for root in (BUNDLED, near) if root for path in root.glob(f"*/{FACTS}")}
+        known = {path.parent.name for root in (bundled.TEACHERS, near) if root for path in root.glob(f"*/{FACTS}")}
         raise unknown("teacher", stem, known, hint)
     other = read(places[0])["digest"][:12]
     raise ArtifactError(f"{places[0]}: its digest is {other}, not {digest[:12]}; get the teacher that was asked for")
@@ -227,7 +237,7 @@ def _candidates(name: str, stem: str, near: Path | None) -> Iterator[Path]:
     yield Path(stem)
     if near is not None:
         yield near / stem
-    yield BUNDLED / stem
+    yield bundled.TEACHERS / stem
 
 
 def read(folder: str | Path) -> dict[str, Any]:
@@ -272,14 +282,15 @@ def _build(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The net in a folder, with weights and facts checked."""
     import torch
 
-    from ddhub import _safetensors, models
+    from ddhub import models
+    from ddhub.artifact import tensors
 
     facts, data = _verified(folder)
     channels, size = facts["image_size"][:2]
     build = partial(models.build, facts["model"], classes=len(facts["classes"]), size=size, channels=channels)
     try:
         # compared before there is a net: a model's name can ask for terabytes
-        weights = _safetensors.read(data, _safetensors.describe_net(build))
+        weights = tensors.read(data, tensors.describe_net(build))
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
             net = build()
         net.load_state_dict(weights)

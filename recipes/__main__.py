@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 4 -m recipes METHOD OUT [options]
 
 does the same in four processes, which share the independent units of each stage; the artifact is the same. If one of
-them fails, all end, and the same command goes on from the units that were finished (see `recipes._stages`). The
+them fails, all end, and the same command goes on from the units that were finished (see `recipes.run.stages`). The
 commands and their options come from the recipes themselves (see `recipes.discover`).
 """
 
@@ -18,9 +18,10 @@ from typing import Any
 
 import click
 
-from ddhub import _ranks
-from ddhub._program import guarded
-from recipes import Finished, Run, configure, discover, option_fields
+from ddhub.cli.program import guarded
+from ddhub.training import ranks
+from recipes.run.options import configure, discover, option_fields
+from recipes.run.run import Finished, Run
 
 log = logging.getLogger("recipes")
 
@@ -58,14 +59,14 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
         work=Path(own["work"]) if own["work"] else None,
     )
     if own["dry_run"]:
-        if _ranks.rank() == 0:
+        if ranks.rank() == 0:
             click.echo(dry_run(recipe, cfg, run))
         return
-    with run.logged(), _ranks.group():
+    with run.logged(), ranks.group():
         try:
             artifact = recipe.distill(cfg, run)
         except Finished as stage:
-            if _ranks.rank() == 0:
+            if ranks.rank() == 0:
                 click.echo(f"stopped after stage {stage}; the same command without --until goes on from there")
             return
     if own["until"]:
@@ -117,10 +118,10 @@ def group() -> click.Group:
 
 def main() -> None:
     """Entry point: one-line errors, exit code 2 for usage, 1 for failure, 130 for an interrupt."""
-    line = f"%(asctime)s {f'rank {_ranks.rank()}: ' if _ranks.world() > 1 else ''}%(message)s"
+    line = f"%(asctime)s {f'rank {ranks.rank()}: ' if ranks.world() > 1 else ''}%(message)s"
     logging.basicConfig(level=logging.INFO, format=line, datefmt="%H:%M:%S", stream=sys.stderr)
     interrupted = "interrupted; the same command again goes on from the last finished stage"
-    _ranks.leave(guarded(group(), "python -m recipes", interrupted))
+    ranks.leave(guarded(group(), "python -m recipes", interrupted))
 
 
 if __name__ == "__main__":

@@ -29,23 +29,27 @@ import torch
 from torch import Tensor, nn
 
 from ddhub import models
-from ddhub._eight_bits import eight_bits
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.quantise import eight_bits
 from ddhub.errors import TrainingError, UsageError, unknown
-from ddhub.protocols import DSA_OPS, Protocol, protocol
-from ddhub.sources import Source
-from ddhub.training import evaluate
-from recipes import Plan, Run, Step, _published, paper_rows, training_rate
-from recipes._adjoint import WAYS
-from recipes._cam import grad_cam
-from recipes._dae import CAM_CLASSES, CAMS, Enhancing, Looking, imagenet_numbers
-from recipes._edf_rows import rows
-from recipes._experts import OPTIMIZERS, Experts, opened, settings, train
-from recipes._flat import Flat
-from recipes._initial import INITS, initial
-from recipes._inversion import numbered
-from recipes._teachers import check_of_imagenet, of_imagenet, teachers
-from recipes._trajectory import Outer, State, Window, advance, passes_per_second, started
+from ddhub.measures.cam import grad_cam
+from ddhub.protocols.named import protocol
+from ddhub.protocols.protocol import DSA_OPS, Protocol
+from ddhub.sources.source import Source
+from ddhub.training.loop import evaluate
+from recipes.presets.edf_rows import rows
+from recipes.run import papers
+from recipes.run.papers import paper_rows
+from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.run import Run
+from recipes.run.teachers import check_of_imagenet, of_imagenet, teachers
+from recipes.run.units import numbered
+from recipes.trajectories.adjoint import WAYS
+from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, Looking, imagenet_numbers
+from recipes.trajectories.experts import OPTIMIZERS, Experts, opened, settings, train
+from recipes.trajectories.flat import Flat
+from recipes.trajectories.initial import INITS, initial
+from recipes.trajectories.trajectory import Outer, State, Window, advance, passes_per_second, started
 
 log = logging.getLogger(__name__)
 _CHUNKS, _KEPT = 50, 4 * 2**30  # stages of the iterations at most, and about the bytes that they take together
@@ -392,10 +396,10 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
         raise TrainingError("a learned logit is beyond ±65504, the largest 16-bit float; lower --lr-y")
     stored, bounds, moved = eight_bits(state["images"], (source.mean, source.std))
     step = float(state["step"])
-    kind, table = method(cfg), {"mtt": _published.MTT_TABLE, "datm": _published.DATM_TABLE, "edf": _published.EDF_TABLE}
+    kind, table = method(cfg), {"mtt": papers.MTT_TABLE, "datm": papers.DATM_TABLE, "edf": papers.EDF_TABLE}
     paper = paper_rows(table[kind], cfg, kind.upper())
     if kind == "edf":
-        paper += paper_rows(_published.EDF_KD_TABLE, cfg, "EDF with knowledge distillation")
+        paper += paper_rows(papers.EDF_KD_TABLE, cfg, "EDF with knowledge distillation")
     return run.write(
         images=stored,
         image_labels=torch.arange(len(source.classes)).repeat_interleave(cfg.ipc),
@@ -419,8 +423,8 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
 
 
 _CITED = {
-    "mtt": [_published.MTT],
-    "datm": [_published.DATM, _published.MTT],
-    "edf": [_published.EDF, _published.DATM, _published.MTT],
+    "mtt": [papers.MTT],
+    "datm": [papers.DATM, papers.MTT],
+    "edf": [papers.EDF, papers.DATM, papers.MTT],
 }
 _MORE = {"mtt": DEVIATIONS_MTT, "datm": [], "edf": DEVIATIONS_EDF}

@@ -28,14 +28,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddhub.artifact import Artifact
-from ddhub.decode import Compensate, Decoder, Identity, quantize
+from ddhub.artifact.folder import Artifact
+from ddhub.data.decode import Compensate, Decoder, Identity, quantize
 from ddhub.errors import UsageError
-from ddhub.protocols import Protocol, protocol
-from ddhub.sources import Source
-from recipes import Paper, Plan, Run, Step, generator, paper_rows, select, training_rate
-from recipes._inversion import Inversion, draws, numbered, optimise, static_logits, units
-from recipes._teachers import publish, teachers
+from ddhub.protocols.named import protocol
+from ddhub.protocols.protocol import Protocol
+from ddhub.sources.source import Source
+from recipes.inversion.inversion import Inversion, draws, optimise
+from recipes.run.draws import generator, select
+from recipes.run.labels import static_logits
+from recipes.run.papers import Paper, paper_rows
+from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.run import Run
+from recipes.run.teachers import publish, teachers
+from recipes.run.units import numbered, units
 
 CITATION = """@inproceedings{zhang2025infer,
   title = {Breaking Class Barriers: Efficient Dataset Distillation via Inter-Class Feature Compensator},

@@ -26,18 +26,24 @@ import torch
 from torch import Tensor, nn
 
 from ddhub import models
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 from ddhub.errors import UsageError, unknown
-from ddhub.protocols import Protocol, protocol
-from ddhub.sources import Source
-from recipes import Plan, Run, Step, _published, generator, paper_rows, select, training_rate
-from recipes._cam import cam
-from recipes._discovery import CONFIDENCES, Search, discover, discovery_units
-from recipes._inversion import Inversion, answers, batches, numbered
-from recipes._labels import LABELS, Labelling, label
-from recipes._patches import RATIOS, mosaics, scale
-from recipes._refine import PARTS, Masking, refine
-from recipes._teachers import teachers
+from ddhub.measures.cam import cam
+from ddhub.protocols.named import protocol
+from ddhub.protocols.protocol import Protocol
+from ddhub.sources.source import Source
+from recipes.inversion.inversion import Inversion, answers
+from recipes.patches.discovery import CONFIDENCES, Search, discover, discovery_units
+from recipes.patches.patches import RATIOS, mosaics
+from recipes.patches.refine import PARTS, Masking, refine
+from recipes.run import papers
+from recipes.run.draws import generator, scale, select
+from recipes.run.labels import LABELS, Labelling, label
+from recipes.run.papers import paper_rows
+from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.run import Run
+from recipes.run.teachers import teachers
+from recipes.run.units import batches, numbered
 
 log = logging.getLogger(__name__)
 
@@ -258,8 +264,8 @@ def students(cfg: Config) -> Protocol:
 def _published_rows(cfg: Config) -> list[dict[str, Any]]:
     """The paper's numbers for NRR-DD or RDED as they are; none for what is neither."""
     if (cfg.cam_filter, cfg.confidence, cfg.refine) == (True, "lowest", "background"):
-        return paper_rows(_published.NRR_DD_TABLE, cfg, "NRR-DD")
-    return paper_rows(_published.RDED_TABLE, cfg, "RDED") if is_rded(cfg) else []
+        return paper_rows(papers.NRR_DD_TABLE, cfg, "NRR-DD")
+    return paper_rows(papers.RDED_TABLE, cfg, "RDED") if is_rded(cfg) else []
 
 
 def is_rded(cfg: Config) -> bool:
@@ -390,7 +396,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         labels=labels,
         protocol=plan,
         teachers=facts,
-        citation="\n".join([_published.RDED] if is_rded(cfg) else [_published.NRR_DD, _published.RDED]),
+        citation="\n".join([papers.RDED] if is_rded(cfg) else [papers.NRR_DD, papers.RDED]),
         deviations=[*(DEVIATIONS_RDED if is_rded(cfg) else DEVIATIONS), *said],
         paper=_published_rows(cfg),
         method="rded" if is_rded(cfg) else "",

@@ -12,13 +12,16 @@ from typing import Any
 
 from torch import nn
 
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 from ddhub.errors import UsageError
-from ddhub.protocols import Protocol, protocol
-from ddhub.sources import Source
-from recipes import Plan, Run, Step, generator, select, training_rate
-from recipes._labels import LABELS, Labelling, label
-from recipes._teachers import teachers
+from ddhub.protocols.named import protocol
+from ddhub.protocols.protocol import Protocol
+from ddhub.sources.source import Source
+from recipes.run.draws import generator, select
+from recipes.run.labels import LABELS, Labelling, label
+from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.run import Run
+from recipes.run.teachers import teachers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,14 +24,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddhub.artifact import Artifact
-from ddhub.decode import Identity
+from ddhub.artifact.folder import Artifact
+from ddhub.data.decode import Identity
 from ddhub.errors import UsageError
-from ddhub.protocols import protocol
-from ddhub.sources import Source
-from recipes import Paper, Plan, Run, Step, generator, paper_rows, training_rate
-from recipes._inversion import Inversion, batches, draws, numbered, optimise, static_logits
-from recipes._teachers import publish, teachers
+from ddhub.protocols.named import protocol
+from ddhub.sources.source import Source
+from recipes.inversion.inversion import Inversion, draws, optimise
+from recipes.run.draws import generator
+from recipes.run.labels import static_logits
+from recipes.run.papers import Paper, paper_rows
+from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.run import Run
+from recipes.run.teachers import publish, teachers
+from recipes.run.units import batches, numbered
 
 log = logging.getLogger(__name__)
 

@@ -26,20 +26,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ddhub._utilisation import Proxy
-from ddhub.artifact import Artifact
-from ddhub.decode import grid, tile_side
+from ddhub.artifact.folder import Artifact
+from ddhub.data.decode import grid, tile_side
 from ddhub.errors import UsageError, unknown
-from ddhub.protocols import DSA_OPS, Augment, Protocol, protocol
-from ddhub.sources import Source
-from recipes import Plan, Run, Step, _published, paper_rows, training_rate
-from recipes._contrast import KINDS, WEIGHTS, Contrast, Contrasting
-from recipes._inversion import numbered
-from recipes._matching import DISTANCES, Matching, first_images, mixed
-from recipes._outer import Real, outer_iteration
-from recipes._patches import scale
-from recipes._regions import POLICIES, Search, Searching, candidates, evenness
-from recipes._teachers import publish, teachers
+from ddhub.measures.utilisation import Proxy
+from ddhub.protocols.named import protocol
+from ddhub.protocols.protocol import DSA_OPS, Augment, Protocol
+from ddhub.sources.source import Source
+from recipes.gradients.contrast import KINDS, WEIGHTS, Contrast, Contrasting
+from recipes.gradients.matching import DISTANCES, Matching, first_images, mixed
+from recipes.gradients.outer import Real, outer_iteration
+from recipes.gradients.regions import POLICIES, Search, Searching, candidates, evenness
+from recipes.run import papers
+from recipes.run.draws import scale
+from recipes.run.papers import paper_rows
+from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.run import Run
+from recipes.run.teachers import publish, teachers
+from recipes.run.units import numbered
 
 log = logging.getLogger(__name__)
 _CHUNKS = 50  # stages that the outer iterations are cut into, at most
@@ -429,9 +433,9 @@ def distill(cfg: Config, run: Run) -> Artifact:
         labels={"kind": "hard"},
         protocol=students(cfg),
         teachers=facts if cfg.regions and cfg.policy != "random" else [],
-        citation="\n".join([_published.UDD, _published.IDC] if is_udd else [_published.IDC]),
+        citation="\n".join([papers.UDD, papers.IDC] if is_udd else [papers.IDC]),
         deviations=DEVIATIONS if is_udd else DEVIATIONS_IDC,
-        paper=paper_rows(_published.IDC_TABLE if tiled else _published.IDC_I_TABLE, cfg, "IDC" if tiled else "IDC-I"),
+        paper=paper_rows(papers.IDC_TABLE if tiled else papers.IDC_I_TABLE, cfg, "IDC" if tiled else "IDC-I"),
         method=method(cfg),
         measured=measured,
     )

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, RECIPE, RESULTS, TENSORS, canonical, seal
 from ddhub.errors import ArtifactError
-from ddhub.manifest import MANIFEST, PARQUET, PREVIEW, RECIPE, RESULTS, TENSORS, canonical, seal
 
 Files = dict[str, bytes]
 # Values of every type, at the edges of what their field, a 64-bit integer, a float32 or a terminal can hold.

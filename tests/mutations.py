@@ -35,11 +35,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ddhub
-from ddhub.artifact import Artifact
-from ddhub.decode import quantize
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import README, seal_text
+from ddhub.data.decode import quantize
 from ddhub.errors import ArtifactError
-from ddhub.manifest import README, seal_text
-from ddhub.protocols import Augment, Protocol
+from ddhub.protocols.protocol import Augment, Protocol
 from tests.changes import KINDS, Files
 from tests.test_artifact import contents, tiny
 
@@ -82,7 +82,7 @@ def same_content(one: Artifact, two: Artifact) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def check_lawful(artifact: Artifact, data: ddhub.data.DistilledData) -> None:
+def check_lawful(artifact: Artifact, data: ddhub.training.batches.DistilledData) -> None:
     """AssertionError unless all that was loaded is within the rules."""
     m, images, labels = artifact.manifest, artifact.images(), artifact.image_labels()
     stored = m.tensors["images"]["shape"]

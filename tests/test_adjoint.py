@@ -15,12 +15,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddhub import models
-from ddhub.dsa import COLUMNS, dsa
+from ddhub.data.dsa import COLUMNS, dsa
 from ddhub.errors import UsageError
-from ddhub.training import seeded
-from recipes import generator
-from recipes._adjoint import WAYS, Matched, cpd, match
-from recipes._flat import Flat, pooled
+from ddhub.training.devices import seeded
+from recipes.run.draws import generator
+from recipes.trajectories.adjoint import WAYS, Matched, cpd, match
+from recipes.trajectories.flat import Flat, pooled
 
 CLASSES, STEPS, BATCH = 4, 5, 6
 OPS = ("color", "crop", "cutout", "scale", "rotate")  # one a step

@@ -23,10 +23,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from ddhub import _files
-from ddhub.artifact import Artifact
-from ddhub.errors import ArtifactError, UsageError
-from ddhub.manifest import (
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import (
     MANIFEST,
     PARQUET,
     PREVIEW,
@@ -42,6 +40,8 @@ from ddhub.manifest import (
     seal,
     seal_text,
 )
+from ddhub.errors import ArtifactError, UsageError
+from ddhub.io import files as _files
 
 CLASSES = ("airplane", "automobile", "bird")
 
@@ -645,7 +645,7 @@ from pathlib import Path
 import torch
 sys.path[:0] = sys.argv[2:]
 from test_artifact import content, tiny
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 
 torch.set_num_threads(1)
 folder = Path(sys.argv[1]) / "a"
@@ -751,7 +751,7 @@ def test_a_manifest_is_read_without_torch(tmp_path: Path) -> None:
     full(tmp_path / "a")
     script = (
         "import sys\n"
-        "from ddhub.manifest import read_manifest\n"
+        "from ddhub.artifact.manifest import read_manifest\n"
         "m = read_manifest(sys.argv[1])\n"
         "m.bytes_by_tensor(), m.bits_per_class(), m.digest\n"
         "print({'torch', 'pyarrow', 'PIL', 'numpy', 'safetensors'} & set(sys.modules))\n"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddhub import models
 from ddhub.errors import UsageError
-from recipes._cam import attention, cam
+from ddhub.measures.cam import attention, cam
 
 
 def skip_without_timm() -> None:

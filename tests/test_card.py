@@ -11,11 +11,11 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 from test_results import SHORT, result, tiny
 
-from ddhub import card
-from ddhub.card import render
-from ddhub.manifest import PARQUET, Manifest, seal_text
-from ddhub.protocols import protocol
-from ddhub.results import Entry
+from ddhub.artifact.manifest import PARQUET, Manifest, seal_text
+from ddhub.artifact.results import Entry
+from ddhub.cards import card
+from ddhub.cards.card import render
+from ddhub.protocols.named import protocol
 
 
 def tiny_random(**changes: Any) -> Manifest:

@@ -23,10 +23,15 @@ from PIL import Image
 from test_artifact import forge
 from test_results import result, tiny
 
-from ddhub import card, cli, hub, models, results, sources, teachers
-from ddhub.artifact import Artifact
-from ddhub.manifest import MANIFEST, PARQUET, PREVIEW, README, RESULTS, seal_text
-from ddhub.protocols import Protocol, protocol, protocols
+from ddhub import models, teachers
+from ddhub.artifact import bundled, results
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, README, RESULTS, seal_text
+from ddhub.cards import card
+from ddhub.cli import app
+from ddhub.protocols.named import protocol, protocols
+from ddhub.protocols.protocol import Protocol
+from ddhub.sources import source as sources
 
 INFER, RANDOM = "tiny-infer-ipc2", "tiny-random-ipc2"
 STUDENT = ("--model", "convnet3-w4", "--epochs", "1", "--device", "cpu", "--precision", "fp32")
@@ -81,16 +86,16 @@ def shelf(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     bundled, here = tmp_path / "bundled", tmp_path / "here"
     shutil.copytree(bundle, bundled)
     here.mkdir()
-    monkeypatch.setattr(hub, "BUNDLED", bundled)
-    monkeypatch.setattr(teachers, "BUNDLED", tmp_path / "none")
-    monkeypatch.setattr("ddhub._program.keep_freed_memory", lambda: None)
+    monkeypatch.setattr(bundled, "BUNDLED", bundled)
+    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "none")
+    monkeypatch.setattr("ddhub.cli.program.keep_freed_memory", lambda: None)
     monkeypatch.chdir(here)
     return bundled
 
 
 def run(*words: object) -> str:
     """Standard output of a command that must succeed."""
-    done = CliRunner().invoke(cli.cli, [*map(str, words)], catch_exceptions=False)
+    done = CliRunner().invoke(app.cli, [*map(str, words)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -103,7 +108,7 @@ def fail(*words: object) -> tuple[int, str]:
         contextlib.redirect_stderr(io.StringIO()) as err,
         pytest.raises(SystemExit) as stop,
     ):
-        cli.main()
+        app.main()
     return exit_of(stop.value.code, out.getvalue(), err.getvalue())
 
 
@@ -116,11 +121,11 @@ def exit_of(code: Any, out: str, err: str) -> tuple[int, str]:
 def process(*words: object, check: str = "pass") -> subprocess.CompletedProcess[str]:
     """A command as a process of its own, with the bundle of this test; then `check`, a statement."""
     code = (
-        "import sys, pathlib; from ddhub import hub, cli; hub.BUNDLED = pathlib.Path(sys.argv.pop(1))\n"
+        "import sys, pathlib; from ddhub import hub, cli; bundled.BUNDLED = pathlib.Path(sys.argv.pop(1))\n"
         f"try: cli.main()\nfinally: {check}"
     )
-    command = [sys.executable, "-c", code, str(hub.BUNDLED), *map(str, words)]
-    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-c", code, str(bundled.BUNDLED), *map(str, words)]
+    env = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[1])}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
 
 
@@ -231,11 +236,11 @@ def test_verify_finds_a_stale_card(shelf: Path) -> None:
 
 def test_verify_goes_on_after_a_damaged_artifact(shelf: Path) -> None:
     flip(shelf / INFER / PARQUET)
-    done = CliRunner().invoke(cli.cli, ["verify", INFER, RANDOM])
+    done = CliRunner().invoke(app.cli, ["verify", INFER, RANDOM])
     assert done.exit_code == 1
     assert done.stdout.startswith(f"{RANDOM}: ok")
     assert done.stderr.startswith("error: ") and PARQUET in done.stderr
-    done = CliRunner().invoke(cli.cli, ["verify", INFER, RANDOM, "--json"])
+    done = CliRunner().invoke(app.cli, ["verify", INFER, RANDOM, "--json"])
     assert [report["ok"] for report in json.loads(done.stdout)] == [False, True]
     assert done.exit_code == 1
 
@@ -406,10 +411,10 @@ def test_train_shares_seeds_over_ranks(shelf: Path, tmp_path: Path) -> None:
     alone = json.loads(run("train", shelf / RANDOM, *words))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "ddhub.cli", "train", str(copy), *words],
+        [*launch, "-m", "ddhub.cli.app", "train", str(copy), *words],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(app.__file__).parents[1])},
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
@@ -524,9 +529,9 @@ def test_export(shelf: Path) -> None:
 
 
 def test_export_knows_its_formats() -> None:
-    from ddhub.export import FORMATS
+    from ddhub.convert.export import FORMATS
 
-    (choice,) = [x.type for x in cli.cli.commands["export"].params if x.name == "to"]
+    (choice,) = [x.type for x in app.cli.commands["export"].params if x.name == "to"]
     assert tuple(choice.choices) == FORMATS  # written twice, so that --help does not import torch
 
 
@@ -544,14 +549,14 @@ def test_cite(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_every_known_data_set_can_be_cited() -> None:
-    from ddhub._citations import _DATASETS
-    from ddhub._known import KNOWN
+    from ddhub.cards.citations import _DATASETS
+    from ddhub.sources.known import KNOWN
 
     assert _DATASETS.keys() == KNOWN.keys()
 
 
 def test_teachers_are_listed_and_checked(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "BUNDLED", tmp_path / "teachers")
+    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "teachers")
     digest = teacher(tmp_path / "teachers" / "one")
     lines = run("list").split("\n\n")[-1].splitlines()
     assert lines[1].split() == ["one", "convnet3-bn-w2", "cifar10-mini", "3", "12.50"]
@@ -573,12 +578,12 @@ def completed(*words: str) -> list[str]:
     from click.shell_completion import BashComplete
 
     *args, incomplete = words
-    found = BashComplete(cli.cli, {}, "ddhub", "_DDHUB_COMPLETE").get_completions(args, incomplete)
+    found = BashComplete(app.cli, {}, "ddhub", "_DDHUB_COMPLETE").get_completions(args, incomplete)
     return [item.value if item.type == "plain" else f"({item.type})" for item in found]
 
 
 def test_completion_of_names(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "BUNDLED", tmp_path / "none")
+    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "none")
     shutil.copytree(shelf / INFER, Path("own"))
     teacher(Path("nets") / "one")
     assert completed("info", "") == ["own", INFER, RANDOM]
@@ -699,14 +704,14 @@ def test_exit_codes_of_a_process(shelf: Path, tmp_path: Path) -> None:
 
 def test_options_that_cannot_be() -> None:
     for words in (["lst"], ["train"], ["train", "x", "--seeds", "0"], ["info", "x", "--colour"]):
-        done = CliRunner().invoke(cli.cli, words)
+        done = CliRunner().invoke(app.cli, words)
         assert done.exit_code == 2 and done.stdout == ""
 
 
 def test_an_interrupt_is_no_traceback(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddhub.results.read", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("ddhub.artifact.results.read", mock.Mock(side_effect=KeyboardInterrupt))
     monkeypatch.setattr(sys, "argv", ["ddhub", "list"])
     with contextlib.redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
-        cli.main()
+        app.main()
     assert stop.value.code == 130
     assert err.getvalue().strip().startswith("interrupted")

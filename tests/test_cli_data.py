@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 from encoded import encode
 
-from ddhub._cli_data import data
-from ddhub._known import KNOWN
+from ddhub.cli.data import data
 from ddhub.errors import SourceError, UsageError
+from ddhub.sources.known import KNOWN
 
 
 def run(*args: str) -> str:
@@ -34,7 +34,7 @@ def test_list() -> None:
 
 
 def test_list_does_not_import_torch() -> None:
-    code = "from ddhub._cli_data import data; data(['list'], standalone_mode=False)"
+    code = "from ddhub.cli.data import data; data(['list'], standalone_mode=False)"
     code += "; import sys; assert not {'torch', 'pyarrow'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

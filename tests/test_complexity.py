@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import ddhub
 from ddhub import models
-from ddhub.complexity import class_complexity, complexity_score, net_complexity, recovery_ratio
 from ddhub.errors import UsageError
-from recipes._cam import cam
+from ddhub.measures.cam import cam
+from ddhub.measures.complexity import class_complexity, complexity_score, net_complexity, recovery_ratio
 
 # EDF's table: data set -> accuracy (%) of EDF at ipc 1, 10 and 50, that of the whole data set, and the ratios (%).
 TABLE = {
@@ -118,6 +118,6 @@ def test_accuracies_that_are_none(pair: tuple[float, float]) -> None:
 
 def test_they_are_functions_of_the_package() -> None:
     for name in ("complexity_score", "net_complexity", "class_complexity", "recovery_ratio"):
-        assert getattr(ddhub, name).__module__ == "ddhub.complexity" and name in ddhub.__all__
+        assert getattr(ddhub, name).__module__ == "ddhub.measures.complexity" and name in ddhub.__all__
     code = "import ddhub, sys; assert 'torch' not in sys.modules; print(ddhub.recovery_ratio(71.0, 87.8))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout[:4] == "80.8"

@@ -20,11 +20,14 @@ from test_results import tiny
 from torch import Tensor
 
 import ddhub
-from ddhub import _squares, card, decode, results
-from ddhub.artifact import Artifact
+from ddhub.artifact import results
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import MANIFEST, README
+from ddhub.cards import card
+from ddhub.convert.export import export
+from ddhub.data import decode
 from ddhub.errors import ArtifactError, UsageError
-from ddhub.export import export
-from ddhub.manifest import MANIFEST, README
+from ddhub.measures import mosaic
 
 UNIT = [(0.0, 1.0)] * 3
 CROPS = {"kind": "crops", "factor": 2, "side": 4}
@@ -249,10 +252,10 @@ def test_forged_mosaics_are_refused(tmp_path: Path, change: dict[str, Any], boxe
 
 def test_more_items_than_memory_may_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = mosaics(tmp_path / "tiny-udd-ipc2").folder
-    monkeypatch.setattr("ddhub._sense.max_bytes", lambda: 8 * 36 - 1)
+    monkeypatch.setattr("ddhub.artifact.consistency.max_bytes", lambda: 8 * 36 - 1)
     with pytest.raises(ArtifactError, match=f"{MANIFEST}: 36 training images, and DDHUB_MAX_BYTES allows 287 bytes"):
         ddhub.load(folder)
-    monkeypatch.setattr("ddhub._sense.max_bytes", lambda: 8 * 36)
+    monkeypatch.setattr("ddhub.artifact.consistency.max_bytes", lambda: 8 * 36)
     ddhub.load(folder)
 
 
@@ -287,7 +290,7 @@ def test_the_picture_shows_squares_and_how_often_pixels_are_used(tmp_path: Path)
     assert middle.tolist() == artifact.images()[0, :, 0, 0].tolist()
     plain = run("preview", mosaics(tmp_path / "plain", regions=0, channels=1).folder, "--to", path)
     assert plain == f"{path}: 4 tiles in white, 0 regions in colours; how often a pixel is used, white is 1\n"
-    assert _squares.used(torch.tensor([[0, 0], [1, 1]]), 2).tolist() == [[1, 1, 0], [1, 2, 1], [0, 1, 1]]
+    assert mosaic.used(torch.tensor([[0, 0], [1, 1]]), 2).tolist() == [[1, 1, 0], [1, 2, 1], [0, 1, 1]]
 
 
 @pytest.mark.parametrize("measured", [3, [], {"proxy": ["x"]}, {"proxy": "../../x"}, {"proxy": "nobody@0123456789ab"}])
@@ -298,7 +301,7 @@ def test_the_picture_of_a_manifest_that_names_no_proxy(tmp_path: Path, measured:
 
 
 def test_the_picture_of_large_images_is_reduced(tmp_path: Path) -> None:
-    png, _ = _squares.draw(mosaics(tmp_path / "tiny-udd-ipc2", side=200))
+    png, _ = mosaic.draw(mosaics(tmp_path / "tiny-udd-ipc2", side=200))
     assert Image.open(io.BytesIO(png)).size == (4 * 130 + 2, 3 * 130 + 2)
 
 

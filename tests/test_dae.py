@@ -12,11 +12,11 @@ from test_matching import source
 from torch import Tensor, nn
 
 from ddhub import models
-from ddhub._known import KNOWN
 from ddhub.errors import UsageError
-from recipes import _dae
-from recipes._cam import grad_cam, smooth_grad_cam
-from recipes._dae import Enhancing, Looking, activation, imagenet_numbers, weights
+from ddhub.measures.cam import grad_cam, smooth_grad_cam
+from ddhub.sources.known import KNOWN
+from recipes.trajectories import dae
+from recipes.trajectories.dae import Enhancing, Looking, activation, imagenet_numbers, weights
 
 HOW = Enhancing(seed=0, cam="grad-cam", every=50, beta=1.0, threshold=0.0)
 
@@ -92,7 +92,7 @@ def test_weights_do_not_depend_on_the_batch_and_noise_on_the_iteration(monkeypat
     look = Looking(net=net, how=HOW)
     whole = look.weights(x.float(), y, 0)
     assert whole.shape == (5, 1, 32, 32) and bool(((whole == 1) | (whole >= 1)).all()) and 1 < float(whole.max()) <= 2
-    monkeypatch.setattr(_dae, "_TOGETHER", 2)
+    monkeypatch.setattr(dae, "_TOGETHER", 2)
     torch.testing.assert_close(look.weights(x.float(), y, 50), whole)
     smooth = Looking(net=net, how=replace(HOW, cam="smooth-grad-cam++"))
     assert torch.equal(smooth.weights(x.float(), y, 0), smooth.weights(x.float(), y, 0))

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from ddhub.data import About, DistilledData
-from ddhub.decode import Compensate
-from ddhub.dsa import dsa
+from ddhub.data.about import About
+from ddhub.data.decode import Compensate
+from ddhub.data.dsa import dsa
+from ddhub.data.labels import Soft
+from ddhub.data.views import epoch_views
 from ddhub.errors import UsageError
-from ddhub.labels import Soft
-from ddhub.protocols import Augment, Protocol
-from ddhub.views import epoch_views
+from ddhub.protocols.protocol import Augment, Protocol
+from ddhub.training.batches import DistilledData
 
 ABOUT = About(
     name="test", digest="0", dataset="cifar10-mini", classes=("a", "b", "c"), image_size=(3, 8, 8),
@@ -89,7 +90,7 @@ def test_rendering_batches_together_changes_nothing(
     augment: Augment, values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = [list(make(augment).batches(2, start=start)) for start in (0, 1, 5)]
-    monkeypatch.setattr("ddhub.data._TOGETHER", values)
+    monkeypatch.setattr("ddhub.training.batches._TOGETHER", values)
     for start, wanted in zip((0, 1, 5), whole, strict=True):
         found = list(make(augment).batches(2, start=start))
         assert len(found) == len(wanted)

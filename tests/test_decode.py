@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddhub import decode
+from ddhub.data import decode
 from ddhub.errors import ArtifactError
 
 UNIT = [(0.0, 1.0)] * 3

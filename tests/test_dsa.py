@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddhub.dsa import COLUMNS, dsa
+from ddhub.data.dsa import COLUMNS, dsa
 from ddhub.errors import UsageError
 
 OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")

@@ -22,15 +22,29 @@ from torch.func import functional_call
 
 import ddhub
 from ddhub import models
-from ddhub._known import KNOWN
-from ddhub.artifact import Artifact
-from ddhub.dsa import dsa
+from ddhub.artifact.folder import Artifact
+from ddhub.data.dsa import dsa
 from ddhub.errors import TrainingError, UsageError
-from recipes import Run, _floats, _initial, _teachers, _trajectory, edf
-from recipes._adjoint import Matched
-from recipes._flat import Flat
-from recipes._initial import averaged, correct
-from recipes._trajectory import LEARNED, Outer, Window, advance, chunks, drawn, outer_iteration, started, stepped
+from ddhub.sources.known import KNOWN
+from recipes import edf
+from recipes.run import teachers
+from recipes.run.run import Run
+from recipes.trajectories import initial, trajectory
+from recipes.trajectories.adjoint import Matched
+from recipes.trajectories.flat import Flat
+from recipes.trajectories.initial import averaged, correct
+from recipes.trajectories.trajectory import (
+    LEARNED,
+    Outer,
+    Window,
+    advance,
+    chunks,
+    drawn,
+    outer_iteration,
+    started,
+    stepped,
+)
+from tools import rounding_cost
 
 CPU = torch.device("cpu")
 OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -115,7 +129,7 @@ def test_a_skipped_iteration_leaves_every_bit(loss: float, monkeypatch: pytest.M
             give(k, *(torch.full_like(value, math.nan) for value in shown(k)))
         return Matched(torch.tensor(loss), torch.tensor(math.nan))
 
-    monkeypatch.setattr(_trajectory, "match", match)
+    monkeypatch.setattr(trajectory, "match", match)
     after, found = outer_iteration(0, state, torch.zeros(2, 4, flat.count), flat, replace(HOW, skip=1.0))
     assert after.keys() == state.keys() and all(torch.equal(after[key], state[key]) for key in state)
     torch.testing.assert_close(found, torch.tensor(loss), equal_nan=True)
@@ -161,7 +175,7 @@ def test_an_iteration_has_the_gradients_of_the_unrolled_student_with_dsa_and_wei
 def test_hard_labels_are_one_hot_and_stay() -> None:
     data, flat = source(), Flat("convnet3-w4", 3, 8, 3)
     paths = torch.stack([flat.initial(e, t) for e in range(2) for t in range(4)]).view(2, 4, -1)
-    found = _initial.initial(data, paths, flat, CPU, ipc=2, seed=0, init="real", soft=False)
+    found = initial.initial(data, paths, flat, CPU, ipc=2, seed=0, init="real", soft=False)
     assert torch.equal(found["labels"].softmax(1), F.one_hot(torch.arange(3).repeat_interleave(2), 3).float())
     how = edf.outer(replace(edf.SMOKE, labels="hard"))
     assert how.rates == (1000.0, 0.0, 1e-5)
@@ -339,7 +353,7 @@ def test_the_artifact_holds_what_was_learned(smoke: Artifact) -> None:
 def test_interrupted_in_the_matching_and_started_again_gives_the_same_digest(
     number: int, smoke: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, calls, whole = tmp_path / "smoke", 0, _trajectory.outer_iteration
+    out, calls, whole = tmp_path / "smoke", 0, trajectory.outer_iteration
     shutil.copytree(work(smoke), out.with_name("smoke.work"), ignore=shutil.ignore_patterns("match-*", "start-*"))
 
     def dying(iteration: int, *rest: Any) -> Any:
@@ -349,7 +363,7 @@ def test_interrupted_in_the_matching_and_started_again_gives_the_same_digest(
             raise Stopped
         return whole(iteration, *rest)
 
-    monkeypatch.setattr(_trajectory, "outer_iteration", dying)
+    monkeypatch.setattr(trajectory, "outer_iteration", dying)
     with pytest.raises(Stopped):
         edf.distill(edf.SMOKE, Run(edf, edf.SMOKE, out, preset="smoke"))
     assert not out.exists() and len(list(out.with_name("smoke.work").glob("match-*"))) == number
@@ -384,7 +398,7 @@ def test_a_pretrained_net_is_loaded_once_and_asked_for_its_own_classes(
     skip_without_timm()
     torch.manual_seed(0)
     net, loads = models.build("timm:resnet18.tv_in1k", classes=1000), []
-    monkeypatch.setattr(_teachers, "_download", lambda *words: loads.append(words) or net)
+    monkeypatch.setattr(teachers, "_download", lambda *words: loads.append(words) or net)
     nette = KNOWN["imagenette"]
     data = replace(source(), name="imagenette", classes=nette.classes, mean=nette.mean, std=nette.std)
     data = replace(data, images=data.images.repeat(1, 1, 8, 8), labels=data.labels % 10)
@@ -403,7 +417,7 @@ def test_a_pretrained_net_is_loaded_once_and_asked_for_its_own_classes(
 
 def test_students_of_the_floats_can_be_trained_and_are_a_fact_of_the_run(smoke: Artifact, tmp_path: Path) -> None:
     state = last(smoke)
-    exact, stored = _floats.learned(ddhub.load(smoke.folder), state), ddhub.load(smoke.folder)
+    exact, stored = rounding_cost.learned(ddhub.load(smoke.folder), state), ddhub.load(smoke.folder)
     items = torch.arange(20)
     gap = float((exact.decoder(items) - stored.decoder(items)).abs().max())
     moved = smoke.manifest.recipe["run"]["measured"]["rounding_largest"]
@@ -411,7 +425,7 @@ def test_students_of_the_floats_can_be_trained_and_are_a_fact_of_the_run(smoke: 
     folder = tmp_path / "smoke"
     shutil.copytree(smoke.folder, folder)
     words = [str(folder), str(state), "--student", "convnet3-w8", "--seeds", "2", "--record"]
-    done = CliRunner().invoke(_floats.main, words)
+    done = CliRunner().invoke(rounding_cost.main, words)
     noted = Artifact.open(folder).manifest
     before, after = (each.recipe["run"]["measured"] for each in (smoke.manifest, noted))
     key, said = "accuracy of convnet3-w8 without rounding, datm+epochs=4", r"\d+\.\d\d ± \d\.\d\d % \(n = 2\)"
@@ -422,7 +436,7 @@ def test_students_of_the_floats_can_be_trained_and_are_a_fact_of_the_run(smoke: 
     text.write_text("no stage at all")
     for other in (*(next(work(smoke).glob(name)) for name in ("experts-*.safetensors", "match-0-*")), text):
         with pytest.raises(UsageError, match="does not hold the images of smoke; name the last of its stages match-N"):
-            _floats.learned(stored, other)
+            rounding_cost.learned(stored, other)
 
 
 # Bad input

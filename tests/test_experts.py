@@ -18,11 +18,12 @@ from test_ranks import torchrun
 from torch import Tensor
 
 from ddhub.errors import ArtifactError, TrainingError, UsageError
-from ddhub.sources import Source
-from recipes import _experts, generator
-from recipes._experts import Experts, direction, epoch, gradients, opened, settings, train
-from recipes._flat import Flat
-from recipes._teachers import real_data
+from ddhub.sources.source import Source
+from recipes.run.draws import generator
+from recipes.run.teachers import real_data
+from recipes.trajectories import experts as _experts
+from recipes.trajectories.experts import Experts, direction, epoch, gradients, opened, settings, train
+from recipes.trajectories.flat import Flat
 
 CPU = torch.device("cpu")
 HOW = Experts(net="convnet3-w4", count=3, epochs=2, batch=8, lr=0.05)

@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import ddhub
-from ddhub import export as module
-from ddhub import models, sources
-from ddhub.artifact import Artifact
+from ddhub import models
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import PARQUET
+from ddhub.convert import export as module
+from ddhub.convert.export import Export, class_folders, export
 from ddhub.errors import ArtifactError, DDHubError, UsageError
-from ddhub.export import Export, class_folders, export
-from ddhub.manifest import PARQUET
+from ddhub.sources import source
 
 PLAIN: dict[str, Any] = {"decoder": {"kind": "identity"}, "labels": {"kind": "hard"}}
 
@@ -87,7 +88,7 @@ def test_npz_is_exact(rebuilt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_imagefolder_is_rounded_and_read_by_torchvision(rebuilt: Any, tmp_path: Path) -> None:
-    from ddhub._torchvision import torchvision
+    from tools.torchvision_stub import torchvision
 
     folder, items, logits = rebuilt
     out = tmp_path / "out"
@@ -283,7 +284,7 @@ def test_teacher_labels_leave_the_class(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "ddhub.json").read_text())["labels"]["kind"] == "teacher"
 
 
-def plain_loop(rows: Any, facts: dict[str, Any], seed: int, test: sources.Source) -> float:
+def plain_loop(rows: Any, facts: dict[str, Any], seed: int, test: source.Source) -> float:
     """What somebody without ddhub writes: INFER's static recipe on a saved data set, from the protocol's facts."""
     plan, augment = facts["protocol"], facts["protocol"]["augment"]
     heat, pad = facts["labels"]["temperature"], augment["crop_padding"]
@@ -322,7 +323,7 @@ def test_a_plain_pytorch_loop_reaches_the_accuracy_of_ddhub(tmp_path: Path) -> N
     export("cifar10-infer-ipc10", "datasets", tmp_path / "out")
     rows = datasets.load_from_disk(str(tmp_path / "out"))
     facts = json.loads((tmp_path / "out" / "ddhub.json").read_text())
-    data, test = ddhub.load("cifar10-infer-ipc10"), sources.open_source("cifar10-mini", "test")
+    data, test = ddhub.load("cifar10-infer-ipc10"), source.open_source("cifar10-mini", "test")
     plan = replace(data.protocol, epochs=8, batch_size=32, lr=0.01)
     place: dict[str, Any] = {"test": test, "device": "cpu", "precision": "fp32", "progress": False}
     ours = [ddhub.train(data, "convnet3-w8", protocol=plan, seed=seed, **place)[1].accuracy for seed in range(3)]

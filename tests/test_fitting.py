@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddhub._fitting import Batch, Chunk, Fit, decode, is_grey, size_of
 from ddhub.errors import SourceError
+from ddhub.sources.resize import Batch, Chunk, Fit, decode, is_grey, size_of
 
 RANDOM = np.random.default_rng(0)
 

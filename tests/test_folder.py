@@ -12,10 +12,10 @@ import torch
 from encoded import encode
 from PIL import Image
 
-from ddhub import _decoded
-from ddhub._fitting import RULE
 from ddhub.errors import SourceError, UsageError
-from ddhub.sources import open_source
+from ddhub.sources import cache
+from ddhub.sources.resize import RULE
+from ddhub.sources.source import open_source
 
 RANDOM = np.random.default_rng(0)
 PIXELS = {
@@ -61,7 +61,7 @@ def test_pixels_labels_and_names(pets: Path) -> None:
 
 def test_the_second_open_decodes_nothing(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_source(f"folder:{pets}")
-    monkeypatch.setattr(_decoded, "_decode_all", None)
+    monkeypatch.setattr(cache, "_decode_all", None)
     assert open_source(f"folder:{pets}").fingerprint == first.fingerprint
     assert open_source(f"folder:{pets}/", size=16).fingerprint == first.fingerprint
 
@@ -70,7 +70,7 @@ def test_a_moved_folder_needs_no_decoding(pets: Path, monkeypatch: pytest.Monkey
     fingerprint = open_source(f"folder:{pets}").fingerprint
     (pets.parent / "elsewhere").mkdir()
     moved = pets.rename(pets.parent / "elsewhere" / "pets")
-    monkeypatch.setattr(_decoded, "_decode_all", None)
+    monkeypatch.setattr(cache, "_decode_all", None)
     assert open_source(f"folder:{moved}").fingerprint == fingerprint
 
 

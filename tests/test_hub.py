@@ -10,12 +10,14 @@ import pytest
 import torch
 
 import ddhub
-from ddhub import card, hub
-from ddhub.artifact import Artifact
+from ddhub.artifact import bundled
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import seal_text
+from ddhub.artifact.results import Entry, read
+from ddhub.cards import card
 from ddhub.errors import ArtifactError, UsageError
-from ddhub.manifest import seal_text
-from ddhub.results import Entry, read
-from recipes import discover
+from ddhub.remote.find import resolve
+from recipes.run.options import discover
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,12 +30,12 @@ def test_import_and_catalog_need_no_torch() -> None:
 
 
 def test_list_needs_neither_torch_nor_the_client_of_the_hub() -> None:
-    code = "import sys; from ddhub.cli import cli; cli(['list'], standalone_mode=False); print(*sys.modules)"
+    code = "import sys; from ddhub.cli.app import cli; cli(['list'], standalone_mode=False); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     *shown, modules = done.stdout.splitlines()
     assert any(line.startswith("cifar10-infer-ipc10") for line in shown)
-    assert not {"torch", "huggingface_hub", "datasets", "pyarrow", "ddhub._remote"} & set(modules.split())
+    assert not {"torch", "huggingface_hub", "datasets", "pyarrow", "ddhub.remote.client"} & set(modules.split())
 
 
 def test_public_names_are_functions_whatever_was_imported_before() -> None:
@@ -75,9 +77,9 @@ def kept() -> list[Entry]:
     return [read(path.parent) for path in sorted((ROOT / "cards").glob("*/manifest.json"))]
 
 
-@pytest.mark.parametrize("name", hub.catalog())
+@pytest.mark.parametrize("name", bundled.catalog())
 def test_bundled_artifact_is_sound_and_loads(name: str) -> None:
-    artifact = Artifact.open(hub.resolve(name))
+    artifact = Artifact.open(resolve(name))
     data = ddhub.load(name)
     manifest = artifact.manifest
     assert manifest.name == name == data.about.name
@@ -90,18 +92,18 @@ def test_bundled_artifact_is_sound_and_loads(name: str) -> None:
     assert set(manifest.recipe["config"]) <= set(config.__dataclass_fields__)
 
 
-@pytest.mark.parametrize("name", hub.catalog())
+@pytest.mark.parametrize("name", bundled.catalog())
 def test_bundled_cards_are_what_the_manifests_and_results_say(name: str) -> None:
-    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
-    text = card.render(read(hub.BUNDLED / name), entries)
-    assert (hub.BUNDLED / name / "README.md").read_text() == seal_text(text)
+    entries = [read(bundled.BUNDLED / other) for other in bundled.catalog()] + kept()
+    text = card.render(read(bundled.BUNDLED / name), entries)
+    assert (bundled.BUNDLED / name / "README.md").read_text() == seal_text(text)
     assert (ROOT / "cards" / name / "README.md").read_text() == seal_text(text)
     assert (ROOT / "cards" / "README.md").read_text() == card.leaderboard(entries)
 
 
 def test_cards_of_artifacts_that_are_not_bundled_are_what_their_manifests_and_results_say() -> None:
-    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
-    assert len(kept()) > 20 and not {x.manifest.name for x in kept()} & {*hub.catalog()}
+    entries = [read(bundled.BUNDLED / other) for other in bundled.catalog()] + kept()
+    assert len(kept()) > 20 and not {x.manifest.name for x in kept()} & {*bundled.catalog()}
     for entry in kept():
         text = (ROOT / "cards" / entry.manifest.name / "README.md").read_text()
         assert text == seal_text(card.render(entry, entries))
@@ -109,8 +111,8 @@ def test_cards_of_artifacts_that_are_not_bundled_are_what_their_manifests_and_re
 
 def test_the_artifacts_of_the_readme_show_the_recorded_numbers() -> None:
     readme = (ROOT / "README.md").read_text()
-    for name in hub.catalog():
-        entry = read(hub.BUNDLED / name)
+    for name in bundled.catalog():
+        entry = read(bundled.BUNDLED / name)
         line = next(line for line in readme.splitlines() if line.startswith(f"| [{name}]"))
         assert f"{entry.bytes:,}" in line
         assert all(mean.text in line for mean in entry.means() if mean.first.protocol == "infer-static-50")
@@ -119,7 +121,7 @@ def test_the_artifacts_of_the_readme_show_the_recorded_numbers() -> None:
 
 def test_the_readmes_tables_of_stored_labels_show_the_recorded_numbers() -> None:
     readme = (ROOT / "README.md").read_text()
-    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
+    entries = [read(bundled.BUNDLED / other) for other in bundled.catalog()] + kept()
     found = [mean for entry in entries for mean in entry.means() if mean.first.protocol.startswith("nrr-dd")]
     assert len(found) == 46 and {len(mean.runs) for mean in found} == {3}
     said = {mean.first.artifact for mean in found if mean.text in readme}
@@ -129,7 +131,7 @@ def test_the_readmes_tables_of_stored_labels_show_the_recorded_numbers() -> None
 
 def test_the_readmes_tables_of_regions_show_the_recorded_numbers() -> None:
     readme = (ROOT / "README.md").read_text().partition("### Regions beside the tiles")[2].partition("\n## ")[0]
-    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
+    entries = [read(bundled.BUNDLED / other) for other in bundled.catalog()] + kept()
     found = [(x, mean) for x in entries for mean in x.means() if mean.first.protocol.startswith("idc")]
     assert len(found) == 15 and {len(mean.runs) for _, mean in found} == {3}
     for entry, mean in found:
@@ -141,7 +143,7 @@ def test_the_readmes_tables_of_regions_show_the_recorded_numbers() -> None:
 
 def test_the_readmes_tables_of_trajectories_show_the_recorded_numbers() -> None:
     readme = (ROOT / "README.md").read_text().partition("### Trajectories without")[2].partition("\n## ")[0]
-    entries = [read(hub.BUNDLED / other) for other in hub.catalog()] + kept()
+    entries = [read(bundled.BUNDLED / other) for other in bundled.catalog()] + kept()
     named = ("datm+epochs=300", "edf+epochs=300")
     found = [(x, mean) for x in entries for mean in x.means() if mean.first.protocol in named]
     assert len(found) == 20 and {len(mean.runs) for _, mean in found} == {3}
@@ -150,7 +152,7 @@ def test_the_readmes_tables_of_trajectories_show_the_recorded_numbers() -> None:
 
 
 def test_infer_beats_random_at_the_same_bytes_under_one_protocol() -> None:
-    infer, random = (read(hub.BUNDLED / f"cifar10-{name}-ipc10") for name in ("infer", "random"))
+    infer, random = (read(bundled.BUNDLED / f"cifar10-{name}-ipc10") for name in ("infer", "random"))
     assert infer.bytes == pytest.approx(random.bytes, rel=0.01)
     ours, theirs = ({(*m.setting, m.first.model): m.mean for m in entry.means()} for entry in (infer, random))
     assert ours.keys() <= theirs.keys() and len(ours) == 2

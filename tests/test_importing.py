@@ -22,15 +22,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import ddhub
-from ddhub import cli, hub, models, sources, teachers
-from ddhub.artifact import Artifact
-from ddhub.card import render
+from ddhub import models, teachers
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import README
+from ddhub.artifact.results import Entry
+from ddhub.cards.card import render
+from ddhub.cli import app
+from ddhub.convert.export import class_folders, export
+from ddhub.convert.importing import import_artifact
 from ddhub.errors import ArtifactError, DDHubError, UsageError
-from ddhub.export import class_folders, export
-from ddhub.importing import import_artifact
-from ddhub.manifest import README
-from ddhub.protocols import Protocol, protocol
-from ddhub.results import Entry
+from ddhub.protocols.named import protocol
+from ddhub.protocols.protocol import Protocol
+from ddhub.remote.find import resolve
+from ddhub.sources import source as sources
 
 MEAN, STD = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])  # CIFAR-10's
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -449,7 +453,7 @@ def test_export_import_export_is_the_same(original: Path, tmp_path: Path, to: st
 def test_a_bundled_artifact_and_back(tmp_path: Path) -> None:
     export("cifar10-random-ipc10", "npz", tmp_path / "a.npz")
     found = import_artifact(tmp_path / "a.npz", tmp_path / "again")
-    assert torch.equal(found.images(), Artifact.open(hub.resolve("cifar10-random-ipc10")).images())
+    assert torch.equal(found.images(), Artifact.open(resolve("cifar10-random-ipc10")).images())
     export("cifar10-random-ipc10", "imagefolder", tmp_path / "tree")
     other = import_artifact(tmp_path / "tree", tmp_path / "other", dataset="cifar10", method="x", protocol="datm")
     assert torch.equal(other.images(), found.images()) and torch.equal(other.image_labels(), found.image_labels())
@@ -711,7 +715,7 @@ def test_places_and_names(tmp_path: Path) -> None:
 
 
 def run(*words: object) -> Any:
-    return CliRunner().invoke(cli.cli, [str(word) for word in words])
+    return CliRunner().invoke(app.cli, [str(word) for word in words])
 
 
 def test_the_command_line_and_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -761,16 +765,16 @@ def test_the_command_line_refuses(
 
 
 def test_an_imported_artifact_is_no_variant_of_a_recipe(tmp_path: Path) -> None:
-    from ddhub._beside import beside
-    from ddhub.results import read
+    from ddhub.artifact.results import read
+    from ddhub.cards.comparison import beside
 
     source = sources.open_source("cifar10-mini")
     path = datm(tmp_path, normalized(pixels(10)), logits(10))
     found = import_artifact(
         path, tmp_path / "out", **{**PT, "dataset": "cifar10", "method": "infer", "protocol": "datm"}
     )
-    bundled = read(hub.resolve("cifar10-infer-ipc10"))
-    company = beside(read(found.folder), [bundled, read(hub.resolve("cifar10-random-ipc10"))])
+    bundled = read(resolve("cifar10-infer-ipc10"))
+    company = beside(read(found.folder), [bundled, read(resolve("cifar10-random-ipc10"))])
     assert company.variants == [] and company.baseline is not None and source.classes == NAMES
 
 
@@ -780,7 +784,7 @@ def test_nothing_half_written_when_the_disk_is_full(tmp_path: Path, monkeypatch:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ddhub.artifact.replace_folder", full)
+    monkeypatch.setattr("ddhub.artifact.folder.replace_folder", full)
     with pytest.raises(ArtifactError, match="out: cannot be written .No space left"):
         import_artifact(path, tmp_path / "out", **PT)
     assert {x.name for x in tmp_path.iterdir()} == {"in"}

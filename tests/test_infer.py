@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 
 from ddhub import models
-from ddhub.decode import Compensate, quantize
+from ddhub.data.decode import Compensate, quantize
 from ddhub.errors import TrainingError, UsageError
-from recipes import generator, infer
-from recipes._batchnorm import gaps
-from recipes._inversion import draws, numbered, objective, roll, units
+from recipes import infer
+from recipes.inversion.batchnorm import gaps
+from recipes.inversion.inversion import draws, objective, roll
+from recipes.run.draws import generator
+from recipes.run.units import numbered, units
 
 
 def small_net(seed: int = 0) -> torch.nn.Module:

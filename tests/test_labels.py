@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from ddhub import labels
+from ddhub.data import labels
+from ddhub.data.views import Views
 from ddhub.errors import ArtifactError
-from ddhub.views import Views
 
 
 def view(items: list[int], partner: list[int], weight: list[float]) -> Views:

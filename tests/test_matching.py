@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddhub import models
-from ddhub._optimizing import build_optimizer
-from ddhub.dsa import COLUMNS, dsa
-from ddhub.sources import Source
-from ddhub.training import seeded
-from recipes import generator, udd
-from recipes._contrast import Contrast, Contrasting
-from recipes._matching import (
+from ddhub.data.dsa import COLUMNS, dsa
+from ddhub.sources.source import Source
+from ddhub.training.devices import seeded
+from ddhub.training.optimizer import build_optimizer
+from recipes import udd
+from recipes.gradients.contrast import Contrast, Contrasting
+from recipes.gradients.matching import (
     Matching,
     distance,
     first_images,
@@ -30,7 +30,8 @@ from recipes._matching import (
     turns,
     weight_gradients,
 )
-from recipes._outer import Real, outer_iteration, picks
+from recipes.gradients.outer import Real, outer_iteration, picks
+from recipes.run.draws import generator
 
 CPU = torch.device("cpu")
 HOW = Matching(

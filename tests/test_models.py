@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddhub import models
-from ddhub._torchvision import torchvision
 from ddhub.errors import UsageError
+from tools.torchvision_stub import torchvision
 
 SMALL = ("convnet3", "convnet3-bn", "convnet5-w16", "resnet18-w16", *models.names()[-3:])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ddhub import _sense
-from ddhub.artifact import Artifact
-from ddhub.manifest import read_bytes
+from ddhub.artifact import consistency
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import read_bytes
 from tests import mutations
 
 
@@ -25,6 +25,6 @@ def test_what_goes_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(Artifact, "_read", lambda self, name: read_bytes(self.folder / name))
         _, failures = mutations.run(300, 0)
         assert any("damage: NOT EQUAL" in line for line in failures), failures
-    monkeypatch.setattr(_sense, "check", lambda *stored: {}["decoder"])
+    monkeypatch.setattr(consistency, "check", lambda *stored: {}["decoder"])
     with pytest.raises(KeyError):
         mutations.run(1, 0)

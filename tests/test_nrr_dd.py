@@ -19,13 +19,16 @@ from torch import Tensor, nn
 
 import ddhub
 from ddhub import models
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 from ddhub.errors import UsageError
-from recipes import Plan, Run, nrr_dd, random_real, sre2l
-from recipes._cam import attention, cam
-from recipes._inversion import Inversion, answers, draws, optimise
-from recipes._patches import cut, normalised
-from recipes._refine import Masking, checks, masks, refine
+from ddhub.measures.cam import attention, cam
+from recipes import nrr_dd, random_real, sre2l
+from recipes.inversion.inversion import Inversion, answers, draws, optimise
+from recipes.patches.patches import cut
+from recipes.patches.refine import Masking, checks, masks, refine
+from recipes.run.draws import normalised
+from recipes.run.plan import Plan
+from recipes.run.run import Run
 
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.25]).view(3, 1, 1)
 HOW = Inversion(steps=6, lr=0.5, beta=0.1, first_bn=10.0, ahead=3, back=2, crop_scale=0.4, flip=True)
@@ -202,7 +205,7 @@ def test_the_mask_is_made_again_only_if_asked() -> None:
             calls.append(images.clone())
             return masks(net, images, *rest)
 
-        patch.setattr("recipes._refine.masks", counted)
+        patch.setattr("recipes.patches.refine.masks", counted)
         refined()
         assert len(calls) == 1
         refined(masking=replace(SOFT, every=2))
@@ -479,7 +482,7 @@ def test_settings_out_of_range_are_errors(changes: dict[str, Any], message: str)
 def test_what_cannot_be_is_said_before_anything_is_computed(
     changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recipes._teachers._train", None)
+    monkeypatch.setattr("recipes.run.teachers._train", None)
     with pytest.raises(UsageError, match=message):
         smoke(tmp_path / "x", tmp_path / "work", **changes)
 

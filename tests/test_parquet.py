@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ddhub import _parquet
-from ddhub._thrift import Thrift
-from ddhub.pixels import IMAGE
+from ddhub.artifact import parquet
+from ddhub.artifact.images import IMAGE
+from ddhub.artifact.thrift import Thrift
 
 
 def table(count: int, rng: random.Random, missing: float = 0.0, largest: int = 60) -> pa.Table:
@@ -37,7 +37,7 @@ def written(rows: pa.Table, **options: Any) -> bytes:
 def check(rows: pa.Table, data: bytes) -> None:
     theirs = pq.read_table(io.BytesIO(data)).to_pylist()
     want = [((row["image"] or {}).get("bytes"), row["label"]) for row in theirs]
-    found = [(png if png is None else bytes(png), label) for png, label in _parquet.rows(data, rows.num_rows)]
+    found = [(png if png is None else bytes(png), label) for png, label in parquet.rows(data, rows.num_rows)]
     assert found == want
 
 
@@ -78,7 +78,7 @@ def test_versions_of_the_format(option: dict[str, str]) -> None:
 def test_what_ddhub_does_not_write_is_refused(options: dict[str, Any]) -> None:
     data = written(table(50, random.Random(2)), **options)
     with pytest.raises(ValueError, match=r"^cannot be read \(column '(image|label)' .* ours\)|is compressed"):
-        [*_parquet.rows(data, 50)]
+        [*parquet.rows(data, 50)]
 
 
 def test_any_bytes_are_rows_or_a_value_error() -> None:
@@ -96,7 +96,7 @@ def test_any_bytes_are_rows_or_a_value_error() -> None:
     refused = 0
     for data in tries:
         try:
-            assert len([*_parquet.rows(data, 12)]) == 12
+            assert len([*parquet.rows(data, 12)]) == 12
         except ValueError:
             refused += 1
     assert refused > len(whole)

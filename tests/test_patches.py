@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddhub import models
+from ddhub.data.views import windows
 from ddhub.errors import UsageError
-from ddhub.views import windows
-from recipes import _discovery, generator
-from recipes._cam import attention, cam
-from recipes._discovery import Search, discovery_units, search
-from recipes._patches import box_ratios, cut, mosaics, normalised, tiled
+from ddhub.measures.cam import attention, cam
+from recipes.patches import discovery
+from recipes.patches.discovery import Search, discovery_units, search
+from recipes.patches.patches import box_ratios, cut, mosaics, tiled
+from recipes.run.draws import generator, normalised
 
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.25]).view(3, 1, 1)
 HOW = Search(
@@ -166,7 +167,7 @@ def test_search_finds_what_one_image_and_crop_at_a_time_finds(how: Search, monke
     if how.guard != "none":  # it has something to drop
         assert wanted != naive(net, images, rows.tolist(), 5, replace(how, guard="none"), 8)
     for pixels in (2**20, 16 * 16 * 7):  # in one batch, and in several
-        monkeypatch.setattr(_discovery, "PIXELS", pixels)
+        monkeypatch.setattr(discovery, "PIXELS", pixels)
         found = search(net, images, rows, 5, how, 8, 7, mean=MEAN, std=STD)
         assert found["rows"].tolist() == [row[0] for row in wanted]
         assert found["boxes"].tolist() == [row[1:5] for row in wanted]

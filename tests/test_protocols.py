@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddhub import labels, training
-from ddhub._optimizing import build_optimizer, learning_rate
-from ddhub.data import About, DistilledData
-from ddhub.decode import Identity
+from ddhub.data import labels
+from ddhub.data.about import About
+from ddhub.data.decode import Identity
 from ddhub.errors import ArtifactError, UsageError
-from ddhub.protocols import Augment, Protocol, changed, protocol, protocols
+from ddhub.protocols.named import changed, protocol, protocols
+from ddhub.protocols.protocol import Augment, Protocol
+from ddhub.training import loop
+from ddhub.training.batches import DistilledData
+from ddhub.training.optimizer import build_optimizer, learning_rate
 
 # Two logits, target (0, 0), output (60, 0): KL(1/2, 1/2 ‖ softmax(output / T)) = ln cosh(30 / T).
 OWN = 0.43378083  # the labels' own T = 30: ln cosh 1
@@ -128,7 +131,7 @@ def used_rates(data: DistilledData, monkeypatch: pytest.MonkeyPatch) -> list[flo
         step(self, closure)
 
     monkeypatch.setattr(torch.optim.SGD, "step", noted)
-    training.fit(data, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), 0, "fp32", progress=False)
+    loop.fit(data, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), 0, "fp32", progress=False)
     return found
 
 
@@ -151,7 +154,7 @@ def test_a_restart_is_sgd_by_hand_that_forgets_its_momentum() -> None:
     data = make(replace(STEPPED, decay_biases=False, weight_decay=0.1), 16)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
     weight, bias = (p.detach().clone() for p in net[1].parameters())
-    training.fit(data, net, 7, "fp32", progress=False)
+    loop.fit(data, net, 7, "fp32", progress=False)
     speed = [torch.zeros_like(weight), torch.zeros_like(bias)]
     for number, (x, y) in enumerate(data.batches(7)):
         weight.requires_grad_(), bias.requires_grad_()
@@ -182,10 +185,10 @@ def test_resumed_before_or_after_a_restart_equals_an_uninterrupted_run(
     data = make(replace(STEPPED, augment=Augment(flip=0.5)), 16)
 
     def run(checkpoint: Path | None = None) -> list[torch.Tensor]:
-        net, _, _ = training.fit(data, "convnet3-bn-w8", 1, "fp32", checkpoint, progress=False)
+        net, _, _ = loop.fit(data, "convnet3-bn-w8", 1, "fp32", checkpoint, progress=False)
         return [*net.state_dict().values()]
 
-    whole, save = run(), training._save
+    whole, save = run(), loop._save
 
     def stopping(path: Path, state: dict[str, object]) -> None:
         save(path, state)
@@ -193,7 +196,7 @@ def test_resumed_before_or_after_a_restart_equals_an_uninterrupted_run(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "_save", stopping)
+        patch.setattr(loop, "_save", stopping)
         run(tmp_path / "state")
     assert all(torch.equal(x, y) for x, y in zip(whole, run(tmp_path / "state"), strict=True))
 
@@ -201,7 +204,7 @@ def test_resumed_before_or_after_a_restart_equals_an_uninterrupted_run(
 def test_grey_images_train_under_the_papers_views() -> None:
     for name in ("infer-static", "idc-mnist", "datm", "rded"):
         data = make(replace(protocol(name), epochs=1, milestones=()), 16)
-        net, steps, _ = training.fit(data, "convnet3-w8", 0, "fp32", progress=False)
+        net, steps, _ = loop.fit(data, "convnet3-w8", 0, "fp32", progress=False)
         assert steps == data.steps_per_epoch and net(torch.zeros(2, 1, 8, 8)).shape == (2, 2)
 
 

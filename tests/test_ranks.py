@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddhub import _ranks
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 from ddhub.errors import UsageError
-from recipes import Run, _stages, infer
+from ddhub.training import ranks as _ranks
+from recipes import infer
+from recipes.run import stages
+from recipes.run.run import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,15 +82,15 @@ def test_bytes_go_over_gpus_only_if_every_rank_has_its_own(monkeypatch: pytest.M
 
 
 def test_importing_ranks_does_not_import_torch() -> None:
-    code = "import sys, ddhub._ranks as r; r.share([1]); r.gather([1]); sys.exit('torch' in sys.modules)"
+    code = "import sys, ddhub.training.ranks as r; r.share([1]); r.gather([1]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_files_belong_to_who_has_them_and_the_others_are_taken_in_turn() -> None:
-    assert _stages.assign(["a", "b", "c", "d"], [set(), {"b"}]) == {"a": 0, "b": 1, "c": 1, "d": 0}
-    assert _stages.assign(["a", "b"], [{"a", "b"}, {"a", "b"}]) == {"a": 0, "b": 0}
-    assert _stages.assign(["a", "b", "a"], [set()] * 3) == {"a": 0, "b": 1}  # one file, one rank
-    assert _stages.assign(["a"], [set()] * 4) == {"a": 0}  # what a single stage is
+    assert stages.assign(["a", "b", "c", "d"], [set(), {"b"}]) == {"a": 0, "b": 1, "c": 1, "d": 0}
+    assert stages.assign(["a", "b"], [{"a", "b"}, {"a", "b"}]) == {"a": 0, "b": 0}
+    assert stages.assign(["a", "b", "a"], [set()] * 3) == {"a": 0, "b": 1}  # one file, one rank
+    assert stages.assign(["a"], [set()] * 4) == {"a": 0}  # what a single stage is
 
 
 TALK = """
@@ -224,7 +226,7 @@ def test_a_dead_rank_ends_the_run_and_the_next_start_goes_on(how: str, alone: Pa
 
 def test_an_error_is_one_write_that_the_lines_of_another_rank_cannot_tear() -> None:
     ours, theirs = os.pipe2(os.O_DIRECT)  # a read of this pipe returns what one write wrote
-    command = [sys.executable, "-m", "ddhub.cli", "no-such-command"]
+    command = [sys.executable, "-m", "ddhub.cli.app", "no-such-command"]
     assert subprocess.run(command, stderr=theirs, cwd=ROOT, timeout=120).returncode == 2
     os.close(theirs)
     assert re.fullmatch(rb"error: No such command .*\n", os.read(ours, 4096)) and not os.read(ours, 1)

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 import ddhub
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 from ddhub.errors import UsageError
-from recipes import Run, configure, discover
+from recipes.run.options import configure, discover
+from recipes.run.run import Run
 
 ROOT = Path(__file__).parents[1]
 RECIPES = discover()

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddhub import models
-from ddhub._utilisation import Proxy, maps
-from ddhub.decode import grid
+from ddhub.data.decode import grid
 from ddhub.errors import UsageError
-from recipes._regions import (
+from ddhub.measures.utilisation import Proxy, maps
+from recipes.gradients.regions import (
     Search,
     Searching,
     candidates,

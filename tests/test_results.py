@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from ddhub import results
+from ddhub.artifact import results
+from ddhub.artifact.manifest import Manifest, canonical, seal
+from ddhub.artifact.results import Entry, Mean, Result
 from ddhub.errors import ArtifactError
-from ddhub.manifest import Manifest, canonical, seal
-from ddhub.protocols import Protocol, Result, protocol
-from ddhub.results import Entry, Mean
+from ddhub.protocols.named import protocol
+from ddhub.protocols.protocol import Protocol
 
 CLASSES = ("airplane", "automobile", "bird")
 SHORT = protocol("infer-dynamic")

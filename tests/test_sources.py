@@ -18,11 +18,12 @@ import torch
 from encoded import encode, write_shard
 from PIL import Image
 
-from ddhub import _decoded, sources
-from ddhub._fitting import RULE
-from ddhub._known import KNOWN, Copy
 from ddhub.errors import SourceError, UsageError
-from ddhub.sources import open_source
+from ddhub.sources import cache as _decoded
+from ddhub.sources import source as sources
+from ddhub.sources.known import KNOWN, Copy
+from ddhub.sources.resize import RULE
+from ddhub.sources.source import open_source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 
 import ddhub
 from ddhub import models
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 from ddhub.errors import TrainingError, UsageError
-from recipes import Run, generator, sre2l
-from recipes._inversion import Inversion, augment, draws, objective, optimise, variation
+from recipes import sre2l
+from recipes.inversion.inversion import Inversion, augment, draws, objective, optimise, variation
+from recipes.run.draws import generator
+from recipes.run.run import Run
 
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.25]).view(3, 1, 1)
 MIXED: dict[str, Any] = {"shift": 3, "shift_back": 2, "crop_scale": 0.3, "flip": True, "tv": 1e-3, "l2": 1e-2}
@@ -251,7 +253,7 @@ def test_images_lie_class_by_class_and_units_change_nothing(
 ) -> None:
     cfg = replace(sre2l.SMOKE, batch=4, **STATIC)
     smoke(tmp_path / "whole", work, batch=4, **STATIC)
-    monkeypatch.setattr("recipes._inversion.UNIT", 1)
+    monkeypatch.setattr("recipes.inversion.inversion.UNIT", 1)
     calls: dict[tuple[int, int], torch.Tensor] = {}
     monkeypatch.setattr("recipes.sre2l.recover", spy(sre2l.recover, calls))
     smoke(tmp_path / "parts", work, batch=4, **STATIC)

@@ -18,19 +18,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import ddhub
-from ddhub import _stored, export, labels, models, training
-from ddhub._losses import distances, spread
-from ddhub._stored import Spec
-from ddhub.artifact import Artifact
-from ddhub.card import render
-from ddhub.cli import cli
-from ddhub.data import About, DistilledData
-from ddhub.decode import Identity
+from ddhub import models
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.results import Entry
+from ddhub.cards.card import render
+from ddhub.cli.app import cli
+from ddhub.convert import export
+from ddhub.data import labels, view_labels
+from ddhub.data.about import About
+from ddhub.data.decode import Identity
+from ddhub.data.losses import distances, spread
+from ddhub.data.view_labels import Spec
+from ddhub.data.views import Views, epoch_views
 from ddhub.errors import ArtifactError, UsageError
-from ddhub.protocols import Augment, Protocol, protocol
-from ddhub.relabel import relabel, stored_bytes
-from ddhub.results import Entry
-from ddhub.views import Views, epoch_views
+from ddhub.protocols.named import protocol
+from ddhub.protocols.protocol import Augment, Protocol
+from ddhub.training import loop
+from ddhub.training.batches import DistilledData
+from ddhub.training.relabel import relabel, stored_bytes
 
 NAMES = ("a", "b", "c")
 ABOUT = About(
@@ -68,7 +73,7 @@ def hard(plan: Protocol = PLAN) -> DistilledData:
 @cache
 def teacher() -> torch.nn.Module:
     """Trained for a second, so that it is sure of some views and not of others."""
-    net, _, _ = training.fit(hard(replace(PLAN, epochs=12, lr=0.01)), "convnet3-bn-w8", 2, "fp32", progress=False)
+    net, _, _ = loop.fit(hard(replace(PLAN, epochs=12, lr=0.01)), "convnet3-bn-w8", 2, "fp32", progress=False)
     return net
 
 
@@ -128,13 +133,13 @@ def test_half_precision_costs_less_than_two_thousandths_of_a_nat() -> None:
     logits = torch.randn(20000, 10, generator=draw) * 3
     own, partner = torch.randint(10, (2, 20000), generator=draw)
     exact = distances(logits, own, partner, torch.ones(20000), "mix", 1.0)
-    kept = _stored.encode(Spec(kind="dbr"), logits, own, partner, torch.ones(20000))["labels.distances"].half()
+    kept = view_labels.encode(Spec(kind="dbr"), logits, own, partner, torch.ones(20000))["labels.distances"].half()
     error = (kept.float() - exact).abs()
     assert float(error.mean()) < 1e-3 and float(error[exact < 8].max()) < 2e-3
     assert bool((error <= exact * 2.0**-11 + 1e-7).all())  # half a unit in the last of 11 bits
     far = torch.tensor([[0.0, 90.0]])
     one, zero = torch.tensor([1]), torch.tensor([0])
-    kept = _stored.encode(Spec(kind="dbr"), far, zero, one, torch.ones(1))["labels.distances"]
+    kept = view_labels.encode(Spec(kind="dbr"), far, zero, one, torch.ones(1))["labels.distances"]
     assert kept.tolist() == [[20.0, 0.0]]
 
 
@@ -530,7 +535,7 @@ def loss_of(data: DistilledData, net: torch.nn.Module) -> float:
 @pytest.mark.parametrize("name", SPECS)
 def test_a_student_learns_what_is_stored(name: str) -> None:
     data = stored(SPECS[name], replace(PLAN, epochs=12, lr=0.01))
-    net, steps, _ = training.fit(data, "convnet3-bn-w8", 3, "fp32", progress=False)
+    net, steps, _ = loop.fit(data, "convnet3-bn-w8", 3, "fp32", progress=False)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         fresh = models.build("convnet3-bn-w8", classes=3, size=8)
@@ -540,7 +545,7 @@ def test_a_student_learns_what_is_stored(name: str) -> None:
 
 def test_the_students_seed_decides_its_weights_and_a_teacher_can_label_instead() -> None:
     data = stored(DBR, replace(PLAN, epochs=1))
-    nets = [training.fit(data, "convnet3-bn-w8", seed, "fp32", progress=False)[0] for seed in (0, 0, 1)]
+    nets = [loop.fit(data, "convnet3-bn-w8", seed, "fp32", progress=False)[0] for seed in (0, 0, 1)]
     first = [next(iter(net.parameters())) for net in nets]
     assert torch.equal(first[0], first[1]) and not torch.equal(first[0], first[2])
     free = data.using(protocol=replace(PLAN, epochs=50, augment=Augment()), labels=labels.Teacher([teacher()], 2.0))

@@ -11,7 +11,7 @@ import torch
 from test_ranks import torchrun
 from test_stored import COUNT, DBR, EPOCHS, hard, teacher, write
 
-from ddhub import relabel
+from ddhub.training import relabel
 
 SHARED = """
 import sys
@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 import ddhub
 from ddhub import _ranks as ranks, models
-from ddhub.relabel import relabel
+from ddhub.training.relabel import relabel
 from test_stored import CLASSES, COUNT, DBR, EPOCHS, PLAN, hard
 torch.set_num_threads(1)
 folder, weights = sys.argv[1:]

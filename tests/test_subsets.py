@@ -17,13 +17,15 @@ from encoded import encode, write_shard
 from PIL import Image
 from test_sources import never
 
-from ddhub import _citations, _decoded, _fitting, sources
-from ddhub._class_folders import numbers
-from ddhub._cli_data import data
-from ddhub._fitting import RULE
-from ddhub._known import KNOWN
+from ddhub.cards import citations
+from ddhub.cli.data import data
+from ddhub.convert.class_folders import numbers
 from ddhub.errors import SourceError, UsageError
-from ddhub.sources import open_source
+from ddhub.sources import cache, resize
+from ddhub.sources import source as sources
+from ddhub.sources.known import KNOWN
+from ddhub.sources.resize import RULE
+from ddhub.sources.source import open_source
 
 # As the papers' codes list them, label by label; music-hard with its repetition.
 LISTS = {
@@ -148,9 +150,9 @@ def test_the_fingerprint_is_that_of_the_same_images_alone(root: Path, monkeypatc
     """The shape is hashed first and not known before the end: the result is the same."""
     source = open_source("imagemeow", root=root)
     rows = np.flatnonzero(np.isin(ROWS, MEOW))
-    batch = _fitting.Batch(["x"] * 20, [encode(image(int(row))) for row in rows], source.labels.numpy())
-    alone = _decoded.Rows(20, _fitting.Fit(3, 128, None), 10, iter([batch]))
-    assert _decoded.in_memory("alone", alone).fingerprint == source.fingerprint
+    batch = resize.Batch(["x"] * 20, [encode(image(int(row))) for row in rows], source.labels.numpy())
+    alone = cache.Rows(20, resize.Fit(3, 128, None), 10, iter([batch]))
+    assert cache.in_memory("alone", alone).fingerprint == source.fingerprint
 
 
 def test_another_size_and_another_subset_are_other_entries(root: Path) -> None:
@@ -316,9 +318,9 @@ def test_the_command_line(root: Path) -> None:
 
 
 def test_they_are_cited_with_imagenet() -> None:
-    assert "cazenavette2022distillation" in _citations._DATASETS["imagemeow"]
-    assert "wang2025edf" in _citations._DATASETS["dogs-hard"]
-    keys = [re.findall(r"@\w+\{(\w+)", entry) for entry in _citations.citations([], ["imagemeow", "imagefruit"])]
+    assert "cazenavette2022distillation" in citations._DATASETS["imagemeow"]
+    assert "wang2025edf" in citations._DATASETS["dogs-hard"]
+    keys = [re.findall(r"@\w+\{(\w+)", entry) for entry in citations.citations([], ["imagemeow", "imagefruit"])]
     assert keys == [["cazenavette2022distillation"], ["russakovsky2015imagenet"], ["ddhub"]]
 
 

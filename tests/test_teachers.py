@@ -16,15 +16,19 @@ import pytest
 import torch
 
 import ddhub
-from ddhub import labels, models, sources, teachers
-from ddhub.artifact import Artifact
-from ddhub.data import DistilledData
+from ddhub import models, teachers
+from ddhub.artifact import bundled
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import Manifest, canonical
+from ddhub.data import labels
 from ddhub.errors import ArtifactError, SourceError, UsageError
-from ddhub.manifest import Manifest, canonical
-from ddhub.protocols import Protocol
-from recipes import Run, discover
-from recipes._teachers import publish, real_data
-from recipes._teachers import teachers as make_teachers
+from ddhub.protocols.protocol import Protocol
+from ddhub.sources import source as sources
+from ddhub.training.batches import DistilledData
+from recipes.run.options import discover
+from recipes.run.run import Run
+from recipes.run.teachers import publish, real_data
+from recipes.run.teachers import teachers as make_teachers
 from tests.test_data import make
 
 CLASSES = ("a", "b", "c")
@@ -164,7 +168,7 @@ def test_a_newer_format_asks_for_a_newer_ddhub(tmp_path: Path) -> None:
 
 
 def test_names_lead_to_folders_near_ones_and_bundled_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "bundled")
     monkeypatch.chdir(tmp_path)
     ours = teachers.write(tmp_path / "bundled" / "t", net(), **FACTS)
     theirs = teachers.write(tmp_path / "near" / "t", net(1), **FACTS)
@@ -355,13 +359,13 @@ def test_teachers_follow_the_protocol_they_are_given(tmp_path: Path) -> None:
 
 def test_no_test_images_end_the_run_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, source = run_at(tmp_path / "x")
-    monkeypatch.setattr("recipes._teachers.fit", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("recipes.run.teachers.fit", lambda *_: pytest.fail("trained"))
     with pytest.raises((SourceError, UsageError)):
         make_teachers(run, replace(few(source), address="folder:/nowhere"), ("convnet3-bn-w4",), 1, 0)
 
 
 def imported_timm() -> Any:
-    from ddhub import _torchvision  # noqa: F401  first: timm imports torchvision, which may need its help
+    from tools import torchvision_stub  # noqa: F401  first: timm imports torchvision, which may need its help
 
     return pytest.importorskip("timm")
 

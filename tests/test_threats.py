@@ -16,11 +16,21 @@ import pytest
 import torch
 
 import ddhub
-from ddhub.artifact import Artifact
-from ddhub.cli import main
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import (
+    COMPENSATORS,
+    MANIFEST,
+    PARQUET,
+    RECIPE,
+    RESULTS,
+    TENSORS,
+    canonical,
+    read_manifest,
+    seal,
+)
+from ddhub.cli.app import main
 from ddhub.errors import ArtifactError
-from ddhub.manifest import COMPENSATORS, MANIFEST, PARQUET, RECIPE, RESULTS, TENSORS, canonical, read_manifest, seal
-from ddhub.protocols import Protocol
+from ddhub.protocols.protocol import Protocol
 from tests.hostile import THREATS
 from tests.hostile.files import PICKLE
 from tests.test_artifact import content, forge, full, refused, tiny

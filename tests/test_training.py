@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddhub import sources, training
-from ddhub.data import DistilledData
 from ddhub.errors import TrainingError, UsageError
-from ddhub.protocols import Augment, Protocol
-from recipes._teachers import real_data
+from ddhub.protocols.protocol import Augment, Protocol
+from ddhub.sources import source as sources
+from ddhub.training import loop
+from ddhub.training.batches import DistilledData
+from recipes.run.teachers import real_data
 
 TINY = Protocol(epochs=3, batch_size=16, augment=Augment(crop_padding=4, flip=0.5, mix="mixup", mix_alpha=0.8))
 
@@ -40,10 +41,10 @@ def test_same_seed_same_student_and_the_callers_generator_is_left_alone(
 ) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first, a = training.train(data, "convnet3-bn-w8", seed=1, test=test_images, progress=False)
+    first, a = loop.train(data, "convnet3-bn-w8", seed=1, test=test_images, progress=False)
     assert torch.equal(before, torch.random.get_rng_state())
-    second, b = training.train(data, "convnet3-bn-w8", seed=1, test=test_images, progress=False)
-    third, _ = training.train(data, "convnet3-bn-w8", seed=2, test=test_images, progress=False)
+    second, b = loop.train(data, "convnet3-bn-w8", seed=1, test=test_images, progress=False)
+    third, _ = loop.train(data, "convnet3-bn-w8", seed=2, test=test_images, progress=False)
     assert all(torch.equal(x, y) for x, y in zip(weights(first), weights(second), strict=True))
     assert not all(torch.equal(x, y) for x, y in zip(weights(first), weights(third), strict=True))
     assert replace(a, seconds=0) == replace(b, seconds=0)
@@ -52,8 +53,8 @@ def test_same_seed_same_student_and_the_callers_generator_is_left_alone(
 
 
 def test_resumed_run_equals_an_uninterrupted_one(data: DistilledData, tmp_path: Path) -> None:
-    whole, steps, _ = training.fit(data, "efficientnetb0", 3, "fp32", progress=False)
-    checkpoint, save = tmp_path / "state", training._save
+    whole, steps, _ = loop.fit(data, "efficientnetb0", 3, "fp32", progress=False)
+    checkpoint, save = tmp_path / "state", loop._save
 
     class Stop(Exception):
         pass
@@ -64,67 +65,67 @@ def test_resumed_run_equals_an_uninterrupted_one(data: DistilledData, tmp_path: 
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_save", stop_after_the_second)
+        patch.setattr(loop, "_save", stop_after_the_second)
         with pytest.raises(Stop):
-            training.fit(data, "efficientnetb0", 3, "fp32", checkpoint, progress=False)
-    resumed, again, _ = training.fit(data, "efficientnetb0", 3, "fp32", checkpoint, progress=False)
+            loop.fit(data, "efficientnetb0", 3, "fp32", checkpoint, progress=False)
+    resumed, again, _ = loop.fit(data, "efficientnetb0", 3, "fp32", checkpoint, progress=False)
     assert steps == again == 9
     assert all(torch.equal(x, y) for x, y in zip(weights(whole), weights(resumed), strict=True))
 
 
 def test_accuracy_is_that_of_a_naive_loop(data: DistilledData, test_images: sources.Source) -> None:
-    net, result = training.train(data, "convnet3-bn-w8", test=test_images, progress=False, precision="fp32")
+    net, result = loop.train(data, "convnet3-bn-w8", test=test_images, progress=False, precision="fp32")
     right = 0
     for image, label in zip(test_images.images, test_images.labels, strict=True):
         x = [(image[c].double() / 255 - test_images.mean[c]) / test_images.std[c] for c in range(3)]
         right += int(net(torch.stack(x).float()[None]).argmax()) == int(label)
     assert result.accuracy == pytest.approx(right)
-    assert training.evaluate(net, test_images, precision="fp32") == result.accuracy
+    assert loop.evaluate(net, test_images, precision="fp32") == result.accuracy
 
 
 def test_a_net_of_ones_own_is_trained_in_place(data: DistilledData, test_images: sources.Source) -> None:
     own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
     before = own[1].weight.detach().clone()
-    net, result = training.train(data, own, test=test_images, progress=False)
+    net, result = loop.train(data, own, test=test_images, progress=False)
     assert net is own and result.model == "Sequential" and not torch.equal(before, own[1].weight)
 
 
 def test_loss_that_is_not_a_number_names_the_epoch_and_the_next_step(data: DistilledData) -> None:
     hot = data.using(protocol=replace(TINY, optimizer="sgd", lr=1e30))
     with pytest.raises(TrainingError, match=r"loss of 'cifar10-mini' is nan in epoch \d.*lower lr"):
-        training.fit(hot, "convnet3-bn-w8", 0, "fp32", progress=False)
+        loop.fit(hot, "convnet3-bn-w8", 0, "fp32", progress=False)
 
 
 def test_other_classes_and_unknown_settings_are_refused(data: DistilledData, test_images: sources.Source) -> None:
     strange = replace(test_images, classes=tuple("abcdefghij"))
     with pytest.raises(UsageError, match="different classes"):
-        training.train(data, test=strange)
+        loop.train(data, test=strange)
     with pytest.raises(UsageError, match="unknown model 'resnet81'; did you mean 'resnet18'"):
-        training.train(data, "resnet81", test=test_images)
+        loop.train(data, "resnet81", test=test_images)
     with pytest.raises(UsageError, match="precision is 'fp8'"):
-        training.train(data, precision="fp8", test=test_images)
+        loop.train(data, precision="fp8", test=test_images)
 
 
 def test_test_images_have_the_size_of_the_data(data: DistilledData, test_images: sources.Source) -> None:
     small = replace(test_images, images=test_images.images[:, :, ::2, ::2])
     with pytest.raises(UsageError, match=r"has images of 3 x 32 x 32, test data 'cifar10-mini' of 3 x 16 x 16"):
-        training.train(data, test=small)
+        loop.train(data, test=small)
 
 
 def test_named_test_data_are_opened_at_the_size_of_the_data(data: DistilledData) -> None:
     source = sources.open_source("cifar10-mini", size=16)
     few = real_data(replace(source, images=source.images[:40], labels=source.labels[:40]), replace(TINY, epochs=1))
-    _, result = training.train(few, "convnet3-bn-w8", progress=False)
+    _, result = loop.train(few, "convnet3-bn-w8", progress=False)
     assert result.test_images == 1000 and "16 px" in result.test
-    _, result = training.train(data, "convnet3-bn-w8", protocol=replace(TINY, epochs=1), progress=False)
+    _, result = loop.train(data, "convnet3-bn-w8", protocol=replace(TINY, epochs=1), progress=False)
     assert result.test_images == 1000 and "px" not in result.test
 
 
 def test_grey_images_train_and_are_scored(test_images: sources.Source) -> None:
     grey = replace(test_images, images=test_images.images[:, :1].contiguous(), mean=(0.5,), std=(0.25,))
-    net, result = training.train(
+    net, result = loop.train(
         real_data(grey, replace(TINY, epochs=1)), "resnet18-w8", test=grey, progress=False, precision="fp32"
     )
     x = (grey.images.float() / 255 - 0.5) / 0.25
     right = (net(x).argmax(1) == grey.labels).sum()
-    assert result.accuracy == pytest.approx(float(right)) == training.evaluate(net, grey, precision="fp32")
+    assert result.accuracy == pytest.approx(float(right)) == loop.evaluate(net, grey, precision="fp32")

@@ -19,16 +19,17 @@ from torch import Tensor
 
 import ddhub
 from ddhub import models, teachers
-from ddhub._utilisation import Proxy, maps
-from ddhub.artifact import Artifact
-from ddhub.cli import cli
-from ddhub.decode import grid
+from ddhub.artifact.folder import Artifact
+from ddhub.cli.app import cli
+from ddhub.data.decode import grid
 from ddhub.errors import DDHubError, UsageError
-from ddhub.protocols import Augment
-from recipes import Run, udd
-from recipes._matching import formations
-from recipes._outer import Real
-from recipes._regions import Searching
+from ddhub.measures.utilisation import Proxy, maps
+from ddhub.protocols.protocol import Augment
+from recipes import udd
+from recipes.gradients.matching import formations
+from recipes.gradients.outer import Real
+from recipes.gradients.regions import Searching
+from recipes.run.run import Run
 
 CPU = torch.device("cpu")
 TINY = replace(

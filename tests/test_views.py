@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddhub._torchvision import torchvision
-from ddhub.dsa import dsa
-from ddhub.errors import UsageError
-from ddhub.views import (
+from ddhub.data.dsa import dsa
+from ddhub.data.views import (
     Augment,
     Views,
     crop,
@@ -28,6 +26,8 @@ from ddhub.views import (
     uniforms,
     windows,
 )
+from ddhub.errors import UsageError
+from tools.torchvision_stub import torchvision
 
 N, SIZE = 300, (12, 8)
 MIXES = [(mix, per) for mix in ("mixup", "cutmix") for per in ("batch", "item")]

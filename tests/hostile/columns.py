@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddhub.manifest import PARQUET
-from ddhub.pixels import IMAGE
+from ddhub.artifact.images import IMAGE
+from ddhub.artifact.manifest import PARQUET
 from tests.hostile._threats import LABELS, Make, chunk, enter, put, threat
 from tests.test_artifact import forge, parquet, png, same
 

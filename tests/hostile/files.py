@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddhub.manifest import MANIFEST, PARQUET, PREVIEW, README, RECIPE, RESULTS, TENSORS
+from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, README, RECIPE, RESULTS, TENSORS
 from tests.hostile._threats import LABELS, Make, enter, put, threat
 from tests.test_artifact import forge, png, same
 

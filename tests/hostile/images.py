@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ddhub.manifest import PARQUET
+from ddhub.artifact.manifest import PARQUET
 from tests.hostile._threats import LABELS, Make, chunk, enter, put, saved, threat
 from tests.test_artifact import parquet, png
 

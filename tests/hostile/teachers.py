@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from ddhub import models, teachers
-from ddhub.manifest import canonical
+from ddhub.artifact.manifest import canonical
 from ddhub.teachers import FACTS, WEIGHTS
 from tests.hostile._threats import Make, enter
 from tests.hostile.files import PICKLE, link

@@ -10,8 +10,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from ddhub._safetensors import describe
-from ddhub.manifest import MANIFEST, TENSORS
+from ddhub.artifact.manifest import MANIFEST, TENSORS
+from ddhub.artifact.tensors import describe
 from tests.hostile._threats import Make, enter, put, say_tensor, threat
 from tests.test_artifact import forge
 

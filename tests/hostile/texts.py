@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ddhub.manifest import MANIFEST, RESULTS, canonical
+from ddhub.artifact.manifest import MANIFEST, RESULTS, canonical
 from tests.hostile._threats import Make, enter, say_tensor, set_field, threat
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -14,10 +14,10 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from ddhub import _remote
+    from ddhub.remote import client
 
     awake = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
-    for module in (_http, file_download, _remote):
+    for module in (_http, file_download, client):
         monkeypatch.setattr(module, "time", awake)
 
 
@@ -26,9 +26,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer may take half a second: where it is late on purpose, since on a busy machine any may be."""
     from huggingface_hub import constants, file_download
 
-    from ddhub import _snapshot, _static
+    from ddhub.remote import snapshot, static
 
     monkeypatch.setattr(file_download, "_ETAG_RETRY_TIMEOUT", 0.5)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
-    for module in (_snapshot, _static):
+    for module in (snapshot, static):
         monkeypatch.setattr(module, "TIMEOUT", 0.5)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from ddhub import hub, results
-from ddhub.artifact import Artifact
-from ddhub.manifest import MANIFEST, README, RESULTS, read_manifest, seal_text
+from ddhub.artifact import bundled, results
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import MANIFEST, README, RESULTS, read_manifest, seal_text
 
 NAME, REPO = "tiny", "lab/tiny"
-LIKE = hub.BUNDLED / "cifar10-random-ipc10"
+LIKE = bundled.BUNDLED / "cifar10-random-ipc10"
 
 
 @cache

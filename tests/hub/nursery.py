@@ -22,9 +22,8 @@ from typing import Any
 import huggingface_hub.hf_api  # noqa: F401  what all processes need is imported once
 import torch
 
-from ddhub import _card_teacher, _compensators  # noqa: F401
-from ddhub.hub import resolve
-from ddhub.publish import push
+from ddhub.publish.push import push
+from ddhub.remote.find import resolve
 
 CHANGES = {"os.mkdir", "os.rmdir", "os.remove", "os.rename"}
 

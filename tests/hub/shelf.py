@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from test_results import result, tiny
 
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 
 INFER, RANDOM = "tiny-infer-ipc2", "tiny-random-ipc2"
 NETS, SETS, CLASSES = 3, 2, 3

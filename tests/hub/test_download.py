@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 import ddhub
-from ddhub import _remote
+from ddhub.artifact.bundled import BUNDLED
+from ddhub.artifact.manifest import PARQUET, RECIPE, parse
 from ddhub.errors import ArtifactError, HubError, UsageError
-from ddhub.hub import BUNDLED, download, resolve
-from ddhub.manifest import PARQUET, RECIPE, parse
+from ddhub.hub import download
+from ddhub.remote import client
+from ddhub.remote.find import resolve
 from hub.made import MANIFEST, NAME, README, REPO, RESULTS, contents, digest, is_exactly, version
 from hub.server import DummyHub
 
@@ -26,20 +28,20 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A catalog of the test's own, empty at first."""
     path = tmp_path / "catalog.json"
     path.write_text('{"format": 1, "artifacts": {}}')
-    monkeypatch.setattr(_remote.pins, "__defaults__", (path,))
+    monkeypatch.setattr(client.pins, "__defaults__", (path,))
     return path
 
 
 def pin(path: Path, commit: str, **changes: str) -> None:
     entry = {"repo": REPO, "revision": commit, "digest": digest(version(1)), "tag": "v1", **changes}
-    _remote.write_pin(path, NAME, _remote.Pin(**entry))
+    client.write_pin(path, NAME, client.Pin(**entry))
 
 
 def test_a_folder_comes_before_a_bundled_name_before_the_catalog_before_the_hub(
     hub: DummyHub, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddhub.hub.BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr("ddhub.bundled.BUNDLED", tmp_path / "bundled")
     hub.put("ddhub/tiny", version(4))
     assert is_exactly(resolve(NAME), version(4))
     pin(catalog, hub.put(REPO, version(1)))
@@ -179,7 +181,7 @@ def test_a_pin_of_another_commit_or_digest_is_an_error(hub: DummyHub, catalog: P
 def test_a_damaged_catalog_is_an_error(catalog: Path, text: str, message: str) -> None:
     catalog.write_text(text)
     with pytest.raises(ArtifactError, match=f"catalog.json: {message}"):
-        _remote.pins()
+        client.pins()
 
 
 @pytest.mark.parametrize(
@@ -189,15 +191,15 @@ def test_a_pin_is_what_it_must_be(catalog: Path, key: str, value: Any) -> None:
     sound = {"repo": REPO, "revision": "0" * 40, "digest": "0" * 64, "tag": "v1"}
     catalog.write_text(json.dumps({"format": 1, "artifacts": {"x": {**sound, key: value}}}))
     with pytest.raises(ArtifactError, match=f"catalog.json: 'x': {key} is {value!r}"):
-        _remote.pins()
+        client.pins()
 
 
 def test_pins_are_written_whole_and_sorted(catalog: Path) -> None:
-    pins = [_remote.Pin(f"lab/{name}", "1" * 40, "2" * 64, "v1") for name in "ba"]
+    pins = [client.Pin(f"lab/{name}", "1" * 40, "2" * 64, "v1") for name in "ba"]
     for one in pins:
-        _remote.write_pin(catalog, one.repo[4:], one)
-    assert list(_remote.pins(catalog)) == ["a", "b"] and _remote.pins(catalog)["b"] == pins[0]
-    assert _remote.pins(catalog.parent / "none.json") == {}
+        client.write_pin(catalog, one.repo[4:], one)
+    assert list(client.pins(catalog)) == ["a", "b"] and client.pins(catalog)["b"] == pins[0]
+    assert client.pins(catalog.parent / "none.json") == {}
 
 
 def test_the_size_is_known_and_limited_before_the_download(hub: DummyHub, monkeypatch: pytest.MonkeyPatch) -> None:

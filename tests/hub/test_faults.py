@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from ddhub.artifact.manifest import PARQUET
 from ddhub.errors import ArtifactError, HubError
-from ddhub.hub import resolve
-from ddhub.manifest import PARQUET
+from ddhub.remote.find import resolve
 from hub.made import MANIFEST, REPO, RESULTS, is_exactly, version
 from hub.server import DummyHub
 

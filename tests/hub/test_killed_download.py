@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
 from ddhub.errors import DDHubError
-from ddhub.hub import resolve
+from ddhub.remote.find import resolve
 from hub.made import REPO, is_exactly, version
 from hub.server import DummyHub
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ddhub import _remote
-from ddhub.cli import cli
+from ddhub.artifact import bundled
+from ddhub.artifact.manifest import PARQUET, RECIPE
+from ddhub.cli.app import cli
 from ddhub.errors import HubError, UsageError
-from ddhub.manifest import PARQUET, RECIPE
+from ddhub.remote import client
 from hub.made import MANIFEST, NAME, REPO, RESULTS, contents, digest, version
 from hub.server import DummyHub
 from hub.store import Blob, Commit, Repo
@@ -30,8 +31,8 @@ def published(hub: DummyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     HfApi(token=hub.token).create_tag(REPO, tag="v1", repo_type="dataset")
     hub.put(REPO, version(2))
     path = tmp_path / "catalog.json"
-    _remote.write_pin(path, NAME, _remote.Pin(REPO, commit, digest(version(1)), "v1"))
-    monkeypatch.setattr(_remote.pins, "__defaults__", (path,))
+    client.write_pin(path, NAME, client.Pin(REPO, commit, digest(version(1)), "v1"))
+    monkeypatch.setattr(client.pins, "__defaults__", (path,))
     hub.log.clear()
     return commit
 
@@ -113,7 +114,7 @@ def test_other_files_under_the_same_commit(
 
 
 def test_an_empty_catalog_and_nothing_to_verify(hub: DummyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_remote.pins, "__defaults__", (tmp_path / "none.json",))
+    monkeypatch.setattr(client.pins, "__defaults__", (tmp_path / "none.json",))
     assert run("verify", "--remote") == (0, "nothing is published yet: the catalog is empty\n")
     assert run("verify", "--remote", "--json") == (0, "[]\n")
     with pytest.raises(UsageError, match="nothing to check; name an artifact, or give --remote"):
@@ -163,8 +164,7 @@ def test_nothing_is_written_into_the_cache_of_the_hub(hub: DummyHub, published: 
 
 
 def test_completion_knows_the_catalog(published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddhub import hub
-    from ddhub._options import complete_artifacts
+    from ddhub.cli.options import complete_artifacts
 
-    monkeypatch.setattr(hub, "BUNDLED", tmp_path)
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path)
     assert [item.value for item in complete_artifacts(None, None, "tin")] == [NAME]  # type: ignore[arg-type]

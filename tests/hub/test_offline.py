@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import ddhub
+from ddhub.artifact.manifest import PARQUET
 from ddhub.errors import ArtifactError, HubError, UsageError
-from ddhub.hub import resolve
-from ddhub.manifest import PARQUET
+from ddhub.remote.find import resolve
 from hub.made import MANIFEST, REPO, is_exactly, version
 from hub.server import DummyHub
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-import ddhub.cli
-from ddhub import _push_hub, _remote, teachers
-from ddhub.artifact import Artifact
+import ddhub.cli.app
+from ddhub import teachers
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import COMPENSATORS, MANIFEST, README, RESULTS, TENSORS, check_text_seal
 from ddhub.errors import HubError
-from ddhub.manifest import COMPENSATORS, MANIFEST, README, RESULTS, TENSORS, check_text_seal
-from ddhub.publish import push
+from ddhub.publish import to_hub
+from ddhub.publish.push import push
+from ddhub.remote import client
 from hub import shelf
 from hub.made import contents
 from hub.server import DummyHub
@@ -46,8 +48,8 @@ def test_a_push_is_one_commit_on_the_head_and_a_tag(signed_in: DummyHub, tmp_pat
     assert done.url == f"{hub.endpoint}/datasets/{REPO}" and done.changed
     assert done.files == {name: len(data) for name, data in there.items()}
     pin = {"repo": REPO, "revision": first, "digest": digest, "tag": "v1"}
-    assert (done.commit, done.tag, asdict(done.pin or _remote.Pin("a/b", "", "", ""))) == (first, "v1", pin)
-    assert _remote.pins(tmp_path / "catalog.json") == {INFER: _remote.Pin(**pin)}
+    assert (done.commit, done.tag, asdict(done.pin or client.Pin("a/b", "", "", ""))) == (first, "v1", pin)
+    assert client.pins(tmp_path / "catalog.json") == {INFER: client.Pin(**pin)}
     data = ddhub.load(f"{REPO}@v1")
     assert data.about.digest == digest and len(data) == 24
     assert contents(folder).keys() == Artifact.open(folder).file_bytes().keys()  # nothing was put into the folder
@@ -200,6 +202,6 @@ def test_a_teacher_goes_to_a_model_repository(signed_in: DummyHub, tmp_path: Pat
 
 def test_hashes_are_those_of_the_hub() -> None:
     data = b"Hello, World!"  # its blob's id is in huggingface_hub's documentation
-    assert _push_hub._same(data, "b45ef6fec89518d314f546fd6c3025367b721684")
-    assert _push_hub._same(data, hashlib.sha256(data).hexdigest())
-    assert not _push_hub._same(data, "") and not _push_hub._same(data + b"!", hashlib.sha256(data).hexdigest())
+    assert to_hub._same(data, "b45ef6fec89518d314f546fd6c3025367b721684")
+    assert to_hub._same(data, hashlib.sha256(data).hexdigest())
+    assert not to_hub._same(data, "") and not to_hub._same(data + b"!", hashlib.sha256(data).hexdigest())

@@ -15,9 +15,9 @@ import pytest
 from conftest import HUB
 
 import ddhub
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import COMPENSATORS, README
 from ddhub.errors import DDHubError
-from ddhub.manifest import COMPENSATORS, README
 from hub import shelf
 from hub.server import DummyHub
 from hub.shelf import INFER, RANDOM
@@ -64,7 +64,7 @@ def points(total: str) -> list[int]:
     return [1 + i * (int(total) - 1) // 9 for i in range(10)]
 
 
-def version_of(load: Callable[[], ddhub.data.DistilledData], digests: dict[str, str]) -> str:
+def version_of(load: Callable[[], ddhub.training.batches.DistilledData], digests: dict[str, str]) -> str:
     """Which of the two versions is loaded, "" where none can be."""
     with suppress(DDHubError):
         found = load().about.digest

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import ddhub.cli
-from ddhub import _remote
+import ddhub.cli.app
+from ddhub.artifact.manifest import COMPENSATORS, README
 from ddhub.errors import DDHubError, UsageError
-from ddhub.manifest import COMPENSATORS, README
-from ddhub.publish import push
+from ddhub.publish.push import push
+from ddhub.remote import client
 from hub import shelf
 from hub.made import contents
 from hub.server import DummyHub
@@ -25,17 +25,17 @@ pytestmark = pytest.mark.usefixtures("hasty")
 
 def cli(*words: object) -> str:
     """Standard output of `ddhub push`, which must succeed."""
-    done = CliRunner().invoke(ddhub.cli.cli, ["push", *map(str, words)], catch_exceptions=False)
+    done = CliRunner().invoke(ddhub.cli.app.cli, ["push", *map(str, words)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
 
 def test_the_command(signed_in: DummyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub, folder = signed_in, shelf.pair(tmp_path)
-    catalog = tmp_path / "checkout" / "ddhub" / "catalog.json"
+    catalog = tmp_path / "checkout" / "ddhub" / "assets" / "catalog.json"
     catalog.parent.mkdir(parents=True)
     catalog.write_text('{"artifacts": {}, "format": 1}')
-    monkeypatch.setattr(_remote, "CATALOG", catalog)
+    monkeypatch.setattr(client, "CATALOG", catalog)
     told = cli(folder, "--dry-run").splitlines()
     url = f"{hub.endpoint}/datasets/ddhub/{INFER}"
     assert told[0] == "ok: it loads" and told[-1] == f"{url}: would be written, tag v1" and not hub.repos
@@ -44,15 +44,15 @@ def test_the_command(signed_in: DummyHub, tmp_path: Path, monkeypatch: pytest.Mo
     commit = hub.head(f"ddhub/{INFER}")
     assert told[-2] == f"{url}: published, commit {commit}, tag v1" and told[-1].startswith('catalog entry: {"repo": ')
     cli(folder)
-    assert not _remote.pins(catalog)  # installed, not a checkout; nor is what is private for everybody
+    assert not client.pins(catalog)  # installed, not a checkout; nor is what is private for everybody
     (tmp_path / "checkout" / "pyproject.toml").touch()
     assert f"{url}: there already, commit {commit}, tag v1" in cli(folder)
-    assert _remote.pins(catalog)[INFER].revision == commit
+    assert client.pins(catalog)[INFER].revision == commit
     facts = json.loads(cli(folder, "--to", REPO, "--json"))
     assert (facts["url"], facts["pin"]["repo"]) == (f"{hub.endpoint}/datasets/{REPO}", REPO)
-    assert _remote.pins(catalog)[INFER].repo == f"ddhub/{INFER}"  # another namespace's are not for this catalog
+    assert client.pins(catalog)[INFER].repo == f"ddhub/{INFER}"  # another namespace's are not for this catalog
     cli(folder, "--to", REPO, "--catalog", tmp_path / "mine.json")
-    assert _remote.pins(tmp_path / "mine.json")[INFER].repo == REPO
+    assert client.pins(tmp_path / "mine.json")[INFER].repo == REPO
 
 
 def test_where_it_goes(signed_in: DummyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +90,11 @@ def test_a_folder_is_a_shelf(tmp_path: Path) -> None:
     assert len(ddhub.load(INFER, source=tree)) == 24
     cli(folder.parent / RANDOM, "--to", tree)
     assert [*json.loads((tree / "catalog.json").read_text())["artifacts"]] == [INFER, RANDOM]
-    done = CliRunner().invoke(ddhub.cli.cli, ["verify", str(tree / INFER), str(tree / RANDOM)])
+    done = CliRunner().invoke(ddhub.cli.app.cli, ["verify", str(tree / INFER), str(tree / RANDOM)])
     assert done.exit_code == 0, done.output
     pictures = tree / INFER / COMPENSATORS
     pictures.write_bytes(pictures.read_bytes()[:-1])
-    done = CliRunner().invoke(ddhub.cli.cli, ["verify", str(tree / INFER)])
+    done = CliRunner().invoke(ddhub.cli.app.cli, ["verify", str(tree / INFER)])
     assert done.exit_code == 1 and f"{pictures}: not what this Pillow makes of the tensors" in done.stderr
     cli(folder, "--to", tree)  # repairs it
     assert contents(tree / INFER) == {x.partition("/")[2]: data for x, data in before.items() if "/" in x}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from test_results import result
 
-from ddhub.artifact import Artifact
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import README, TENSORS
 from ddhub.errors import DDHubError, HubError, UsageError
-from ddhub.manifest import README, TENSORS
-from ddhub.protocols import protocol
-from ddhub.publish import push
+from ddhub.protocols.named import protocol
+from ddhub.publish.push import push
 from hub import shelf
 from hub.server import DummyHub
 from hub.shelf import INFER, RANDOM

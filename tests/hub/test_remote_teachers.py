@@ -11,7 +11,7 @@ import ddhub
 from ddhub import hub as names
 from ddhub import teachers
 from ddhub.errors import ArtifactError, UsageError
-from ddhub.protocols import Protocol
+from ddhub.protocols.protocol import Protocol
 from hub.made import contents
 from hub.server import DummyHub
 from tests.test_teachers import FACTS, artifact, net, with_ids

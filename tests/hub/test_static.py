@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import ddhub
-from ddhub import _static
+from ddhub.artifact.manifest import PARQUET, RECIPE
 from ddhub.errors import ArtifactError, HubError, UsageError
-from ddhub.hub import download, resolve
-from ddhub.manifest import PARQUET, RECIPE
+from ddhub.hub import download
+from ddhub.remote import static
+from ddhub.remote.find import resolve
 from hub.made import MANIFEST, NAME, README, RESULTS, contents, digest, is_exactly, version
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -185,4 +186,4 @@ def test_only_addresses_that_cannot_be_changed_on_the_way(tree: Path, url: str) 
 
 def test_safe_addresses() -> None:
     for url in ("https://example.org/a", "http://localhost:80", "http://127.9.9.9/x", "http://[::1]:8"):
-        assert _static._safe(f"{url}/") == url
+        assert static._safe(f"{url}/") == url

@@ -10,9 +10,9 @@ from test_stored import CLASSES, COUNT, DBR, EPOCHS, PLAN, asked, hard, teacher,
 from torch import Tensor
 
 import ddhub
-from ddhub.artifact import Artifact
-from ddhub.publish import push
-from ddhub.relabel import relabel
+from ddhub.artifact.folder import Artifact
+from ddhub.publish.push import push
+from ddhub.training.relabel import relabel
 from hub.server import DummyHub
 from hub.shelf import record
 

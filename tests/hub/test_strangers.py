@@ -16,9 +16,9 @@ from test_crops import mosaics
 
 import ddhub
 from ddhub import hub as names
-from ddhub.artifact import Artifact
-from ddhub.manifest import COMPENSATORS, MANIFEST, PARQUET, README
-from ddhub.publish import push
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import COMPENSATORS, MANIFEST, PARQUET, README
+from ddhub.publish.push import push
 from hub import shelf
 from hub.server import DummyHub
 from hub.shelf import INFER, RANDOM

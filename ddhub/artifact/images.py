@@ -1,0 +1,98 @@
+"""Stored images: the parquet file that is their one home, and the preview grid.
+
+The file holds two columns, `image` {bytes: PNG, path: null} and `label` int64, and names its
+features in the schema key `huggingface`, so that
+
+    datasets.load_dataset("parquet", data_files="data/train-00000-of-00001.parquet")
+
+yields images and named classes. `datasets` itself is not needed, neither to write nor to read.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddhub.artifact.manifest import canonical
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+LABEL = pa.int64()
+
+
+def to_parquet(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> bytes:
+    """The parquet file of images u8 [N, C, H, W] and their class numbers [N]."""
+    label = {"names": [*classes], "_type": "ClassLabel"}
+    return table(images, {"label": (label, pa.array(labels.tolist(), LABEL))})
+
+
+def table(images: Tensor, columns: dict[str, tuple[dict[str, Any], pa.Array]]) -> bytes:
+    """A parquet file of images u8 [N, C, H, W] and further columns: name -> (feature of `datasets`, values)."""
+    features = {"image": {"_type": "Image"}, **{name: feature for name, (feature, _) in columns.items()}}
+    schema = pa.schema(
+        [("image", IMAGE), *((name, values.type) for name, (_, values) in columns.items())],
+        metadata={"huggingface": canonical({"info": {"features": features}})},
+    )
+    rows = [{"bytes": to_png(to_pil(image)), "path": None} for image in images]
+    out = io.BytesIO()
+    pq.write_table(
+        pa.table([pa.array(rows, IMAGE), *(values for _, values in columns.values())], schema=schema),
+        out,
+        # small groups and a page index: what the Hub's viewer scans is bounded; not too many, as the reader bounds them
+        row_group_size=max(100, len(images) // 1000),
+        write_page_index=True,
+        # PNG neither compresses nor repeats, and its statistics would repeat whole images
+        compression="none",
+        use_dictionary=False,
+        write_statistics=[*columns],
+        data_page_version="1.0",
+    )
+    return out.getvalue()
+
+
+def preview(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Image.Image:
+    """Grid of images u8 [N, C, H, W]: a row a class, at most 10 rows of 10, on white.
+
+    Images of at most 64 pixels are enlarged twice, those of more than 128 reduced to 128.
+    """
+    rows = class_rows(labels, len(classes), 10)
+    height, width = images.shape[2:]
+    scale = 2.0 if max(height, width) <= 64 else min(1.0, 128 / max(height, width))
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return sheet([[to_pil(images[i]).resize(size, method) for i in row] for row in rows])
+
+
+def class_rows(labels: Tensor, classes: int, most: int) -> list[list[int]]:
+    """The first images of each of the first ten classes that have some, at most so many."""
+    rows = [torch.nonzero(labels == k).flatten()[:most].tolist() for k in range(classes)]
+    return [row for row in rows if row][:10]
+
+
+def sheet(rows: list[list[Image.Image]]) -> Image.Image:
+    """Rows of pictures of one size and mode, on white."""
+    first = rows[0][0]
+    dx, dy = first.width + 2, first.height + 2
+    grid = Image.new(first.mode, (dx * max(map(len, rows)) + 2, dy * len(rows) + 2), "white")
+    for y, row in enumerate(rows):
+        for x, cell in enumerate(row):
+            grid.paste(cell, (2 + x * dx, 2 + y * dy))
+    return grid
+
+
+def to_png(image: Image.Image) -> bytes:
+    """The PNG file of an image; the same bytes for the same pixels and version of Pillow."""
+    out = io.BytesIO()
+    image.save(out, format="PNG", optimize=False, compress_level=9)
+    return out.getvalue()
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """An image u8 `[C, H, W]` as Pillow's: grey of one channel, else RGB."""
+    array = image.permute(1, 2, 0) if len(image) == 3 else image[0]
+    return Image.fromarray(array.contiguous().numpy())

@@ -1,0 +1,196 @@
+"""The card: an artifact's README.md, and the leaderboard, rendered from manifests and results alone.
+
+A card begins with the metadata that the Hub reads (`ddhub.cards.metadata`).
+
+    entry = results.read("cards/cifar10-infer-ipc10")
+    render(entry, others)                  # Markdown; `manifest.seal_text` puts the seal below it
+    leaderboard([entry, *others])
+
+A table holds results of one protocol digest and one test set, never more. Beside an artifact stands its baseline,
+random selection of as many images per class, when `others` has it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ddhub.cards import metadata
+from ddhub.cards.comparison import beside, identify, losses
+from ddhub.cards.label_text import labels
+from ddhub.cards.usage import NAMESPACE, decoder, loading, namespace, without
+from ddhub.cards.tables import heading, protocol_text, results
+from ddhub.artifact.fields import DTYPE_BYTES
+from ddhub.artifact.origin import command as import_command
+from ddhub.artifact.origin import is_imported
+from ddhub.cards.markdown import code, table, text
+from ddhub.artifact.manifest import Manifest, label_dtype, seal_text
+from ddhub.artifact.results import Entry, settings
+
+
+def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -> str:
+    """The card of an artifact, Markdown below the Hub's metadata.
+
+    Args:
+        others: where its baseline and its variants are looked for.
+        owner: namespace of the repository OWNER/NAME in which others find it.
+    """
+    m, company = entry.manifest, beside(entry, others)
+    parts = [
+        f"{metadata.dataset(entry)}\n# {m.name}",
+        "![the stored images, one row a class](preview.png)",
+        _summary(m),
+        *losses(entry, company),
+        loading(m, owner),
+        "## Bytes",
+        *_bytes(entry),
+        "## Without ddhub",
+        *without(m, owner),
+        "## Results",
+        *results(entry, company),
+        *_paper(m),
+        "## How it was made",
+        *_recipe(m),
+        *_teachers(m),
+        "## Deviations from the paper",
+        "\n".join(f"- {text(line)}" for line in m.deviations) or "None is recorded.",
+        "## Source, license, citation",
+        *_source(m),
+        *([f"<!-- beside: {' '.join(map(identify, company.entries))} -->"] if company.entries else []),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def is_right(text: str, entry: Entry, others: Iterable[Entry]) -> bool:
+    """Whether the text of a README.md is the card of `entry`, beside the artifacts that it was rendered with.
+
+    Those are named in a comment at its end. Where one of them is not in `others` as it was then, as with a card that
+    was published long ago or by someone else, only the seal can tell: True.
+    """
+    match = re.search(r"^<!-- beside: (.*) -->$", text, re.MULTILINE)
+    known = {identify(x): x for x in others}
+    named = match[1].split() if match else []
+    if not known.keys() >= {*named}:
+        return True
+    return text == seal_text(render(entry, [known[x] for x in named], namespace(text)))
+
+
+def leaderboard(entries: Sequence[Entry]) -> str:
+    """All artifacts, Markdown: one table a protocol digest and test set, best first for each student."""
+    manifests = {entry.manifest.digest: entry for entry in entries}
+    parts = [
+        "# Leaderboard",
+        "Top-1 accuracy in percent after the last epoch, mean ± sample standard deviation over n seeds. "
+        "Protocols and test sets never share a table; bytes are raw and include labels.",
+    ]
+    for means in settings(entries).values():
+        parts.append(heading("##", means[0]))
+        rows = []
+        for mean in sorted(means, key=lambda mean: (mean.first.model, -mean.mean, mean.first.artifact)):
+            entry = manifests[mean.first.digest]
+            m = entry.manifest
+            link = f"[{m.name}]({m.name}/README.md)"
+            cost = (m.ipc, f"{entry.bytes:,}", f"{m.bits_per_class():,.0f}")
+            rows.append((mean.first.model, link, m.method, *cost, mean.text, len(mean.runs)))
+        parts.append(table("student|artifact|method|ipc|bytes|bits per class|accuracy %|n", rows))
+        parts.append(protocol_text(means, [entry.manifest for entry in entries]))
+    rest = [entry.manifest.name for entry in entries if not entry.results]
+    if rest:
+        parts.append("No results yet: " + ", ".join(f"[{name}]({name}/README.md)" for name in rest) + ".")
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(m: Manifest) -> str:
+    count, (_, height, width) = m.tensors["images"]["shape"][0], m.image_size
+    maker = "imported, made by its publisher by" if is_imported(m) else "made by the recipe"
+    return (
+        f"Distilled `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for "
+        f"{len(m.classes):,} classes, {maker} `{text(m.method)}` for a budget of {m.ipc} images "
+        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`."
+    )
+
+
+def _bytes(entry: Entry) -> list[str]:
+    m = entry.manifest
+    label = DTYPE_BYTES[label_dtype(len(m.classes))]
+    random = m.ipc * len(m.classes) * (math.prod(m.image_size) + label)
+    rows: list[tuple[object, ...]] = [
+        (f"`{name}`", m.tensors[name]["dtype"], " x ".join(map(str, m.tensors[name]["shape"])), f"{size:,}")
+        for name, size in m.bytes_by_tensor().items()
+    ]
+    rows.append(("**total**", "", "", f"**{entry.bytes:,}**"))
+    rows.append((f"random selection, {m.ipc} images per class", "", "", f"{random:,}"))
+    times = f"{entry.bytes / random:.2f} times the bytes of {m.ipc} random images per class with hard labels"
+    cost = f"{m.bits_per_class():,.0f} bits per class, labels included: {times}."
+    return [table("tensor|type|shape|raw bytes", rows), cost]
+
+
+def _paper(m: Manifest) -> list[str]:
+    if not m.paper:
+        return []
+    rows = []
+    for line in m.paper:
+        sd = f" ± {line['sd']}" if line.get("sd") is not None else ""
+        rows.append((line.get("model", ""), f"{line.get('accuracy', '')}{sd}", line.get("where", "")))
+    return ["### The paper's setting, not this protocol", table("student|accuracy %|where", rows)]
+
+
+def _recipe(m: Manifest) -> list[str]:
+    recipe, run = m.recipe, m.recipe["run"]
+    words = import_command(m) if is_imported(m) else _recipe_command(m)
+    facts: dict[str, Any] = {
+        "preset": recipe["preset"] or "none",
+        **{f"setting {key}": _setting(value) for key, value in sorted(recipe["config"].items())},
+        **{key: run[key] for key in ("commit", "device", "precision", "versions") if key in run},
+        # A stage that was cut and resumed counts from its last start.
+        **({"seconds, each stage from its last start": run["seconds"]} if "seconds" in run else {}),
+    }
+    if isinstance(run.get("peak_bytes"), int):
+        facts["peak memory"] = f"{run['peak_bytes'] / 2**30:.2f} GiB"
+    if isinstance(run.get("measured"), dict):
+        facts |= {f"measured {key}": value for key, value in run["measured"].items()}
+    return [
+        f"By `{text(recipe['path'])}`, whose text is in `recipe.py`:",
+        code("sh", [shlex.join(words)]),
+        table("fact|value", facts.items()),
+    ]
+
+
+def _recipe_command(m: Manifest) -> list[str]:
+    recipe = m.recipe
+    if recipe["preset"]:
+        flags = ["--preset", recipe["preset"], "--seed", str(recipe["seed"])]
+    else:
+        pairs = sorted(recipe["config"].items())
+        flags = [word for key, x in pairs for word in (f"--{key.replace('_', '-')}", _setting(x))]
+    return ["python", "-m", "recipes", m.method, m.name, *flags, "--data", "ROOT"]
+
+
+def _setting(value: object) -> str:
+    """A Config's value as its command-line option takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _teachers(m: Manifest) -> list[str]:
+    if not m.teachers:
+        return []
+    rows = []
+    for teacher in m.teachers:
+        accuracy = teacher.get("accuracy", "")
+        accuracy = f"{accuracy:.2f}" if isinstance(accuracy, float) else accuracy
+        rows.append((teacher.get("model", ""), accuracy, teacher.get("epochs", "")))
+    text = "Teachers, trained on the real data and scored on its test images:"
+    return [text, table("teacher|accuracy %|epochs", rows)]
+
+
+def _source(m: Manifest) -> list[str]:
+    source = m.source
+    notes = f" ({text(source['notes'])})" if source["notes"] else ""
+    parts = [
+        f"- source: {text(source['hub_id'])}, split {text(source['split'])}{notes}, fingerprint "
+        f"`{text(source['fingerprint'])}`; license {text(source['license'])}\n- license: {text(m.license)}"
+    ]
+    return [*parts, code("bibtex", m.citation.strip().splitlines())] if m.citation.strip() else parts

@@ -1,0 +1,100 @@
+"""What stands beside an artifact: random selection, its baseline, and the variants by the same recipe.
+
+    company = beside(entry, others)
+    losses(entry, company)              # what is said of an artifact that random selection beats
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddhub.artifact.origin import is_imported
+from ddhub.cards.markdown import every, text
+from ddhub.errors import UsageError
+from ddhub.artifact.manifest import Manifest
+from ddhub.artifact.results import Entry, Mean
+
+BASELINE = "random-real"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Whose results stand beside an artifact's: random selection, and variants.
+
+    Variants are of the same recipe with other settings, or random selection with other labels than one-hot.
+    """
+
+    baseline: Entry | None
+    variants: list[Entry]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [*([self.baseline] if self.baseline else []), *self.variants]
+
+
+def identify(entry: Entry) -> str:
+    """What one saw of an artifact: `NAME@DIGEST+RESULTS`, 12 digits and a number."""
+    return f"{entry.manifest.name}@{entry.manifest.digest[:12]}+{len(entry.results)}"
+
+
+def beside(entry: Entry, others: Iterable[Entry]) -> Beside:
+    """Random selection and variants, both of the same data, classes and ipc; a random artifact stands alone."""
+
+    def key(m: Manifest) -> tuple[object, ...]:
+        return m.dataset, m.classes, m.image_size, m.ipc
+
+    if entry.manifest.method == BASELINE:
+        return Beside(None, [])
+    same = {
+        x.manifest.name: x
+        for x in sorted(others, key=lambda x: x.manifest.name)
+        if key(x.manifest) == key(entry.manifest) and x.manifest.name != entry.manifest.name
+    }
+    asked = _asked(entry)
+    drawn = [x for x in same.values() if x.manifest.method == BASELINE]
+    random = [x for x in drawn if x.manifest.labels["kind"] == "hard"]
+    # of several the one that was trained most like it, and of those the first by name
+    answers = [len(asked & _asked(x)) for x in random]
+    baseline = random[answers.index(max(answers))] if random else None
+    variants = [x for x in same.values() if x not in drawn and _maker(x) == _maker(entry)]
+    return Beside(baseline, [*variants, *(x for x in drawn if x not in random and asked & _asked(x))])
+
+
+def _asked(entry: Entry) -> set[tuple[str, ...]]:
+    """Protocol, test set and student of every mean of an artifact."""
+    return {(*mean.setting, mean.first.model) for mean in entry.means()}
+
+
+def _maker(entry: Entry) -> tuple[str, str]:
+    """The recipe; of what was imported also the method, as it is no variant of all else that was."""
+    path = entry.manifest.recipe["path"]
+    return path, entry.manifest.method if is_imported(entry.manifest) else ""
+
+
+def against(entry: Entry, company: Beside) -> list[tuple[Mean, Mean | None]]:
+    """Each mean of an artifact, with random selection's under that protocol, test set and student, if it has one."""
+    means = company.baseline.means() if company.baseline else []
+    found = {(*mean.setting, mean.first.model): mean for mean in means}
+    return [(own, found.get((*own.setting, own.first.model))) for own in entry.means()]
+
+
+def losses(entry: Entry, company: Beside) -> list[str]:
+    """Where an artifact is worse than random selection, in a line for the top of its card; [] where it is not."""
+    below = [own.first for own, random in against(entry, company) if random and own.mean < random.mean]
+    where = every(f"{text(first.model)} under {text(first.protocol)}" for first in below)
+    return [f"**Below random selection** of as many images: {where}; see the results."] if below else []
+
+
+def no_baseline(m: Manifest, folder: Path) -> UsageError:
+    """The error for an artifact in `folder` that has no baseline."""
+    command = ["python", "-m", "recipes", "random-real", str(folder.parent / f"{m.dataset}-random-ipc{m.ipc}")]
+    command += ["--dataset", m.dataset, "--ipc", str(m.ipc)]
+    return UsageError(
+        f"{m.name} has no random selection of {m.ipc} images per class bundled or beside it; "
+        f"make it: {shlex.join(command)}"
+    )

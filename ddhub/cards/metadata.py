@@ -1,0 +1,115 @@
+"""The metadata of a card: the YAML block that the Hub, its viewer and `datasets` read at the top of README.md.
+
+    dataset(entry)                      # '---\nlicense: "mit"\n...\n---'
+
+Everything comes from the manifest: the configs name their files, so that no other file is ever taken for data, and
+`dataset_info` repeats the features of the parquet files and the number of their rows, which `datasets` checks. It does
+not check `num_bytes`: that is the size of the parquet file for `default`, for CIFAR images 1 % more than what
+`datasets` counts, and of the stored tensor for `compensators`. Keys are plain, texts are always quoted: none is ever
+taken for a number, a date or the end of the block.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ddhub.sources.known import KNOWN
+from ddhub.artifact.manifest import PARQUET, Manifest
+from ddhub.artifact.results import Entry
+
+COMPENSATED = "decoder.compensators"
+_LICENSES = ("apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "mit", "unknown")
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+
+
+def dataset(entry: Entry) -> str:
+    """The block of an artifact, with the lines of dashes around it."""
+    m = entry.manifest
+    count = m.tensors["images"]["shape"][0]
+    title = KNOWN[m.dataset].title if m.dataset in KNOWN else m.dataset
+    names = {str(number): name for number, name in enumerate(m.classes)}
+    label = {"name": "label", "dtype": {"class_label": {"names": names}}}
+    configs = [_config("default", default=True, data_files="data/train-*.parquet")]
+    infos = [_info("default", [_IMAGE, label], m.files.get(PARQUET, {}).get("bytes", 0), count)]
+    if shape := compensated(m):
+        configs.append(_config("compensators", data_files="compensators/train-*.parquet"))
+        infos.append(_info("compensators", COLUMNS, m.bytes_by_tensor()[COMPENSATED], shape[0] * shape[1]))
+    return block(
+        {
+            **license_of(m.license),
+            "pretty_name": f"{title} distilled by {m.method}, {m.ipc} images per class",
+            "task_categories": ["image-classification"],
+            "size_categories": [next((name for size, name in _SIZES if count < size), "n>1M")],
+            "source_datasets": [f"extended|{m.source['hub_id']}" if m.source["hub_id"] else "original"],
+            "annotations_creators": ["found" if m.labels["kind"] == "hard" else "machine-generated"],
+            "tags": ["dataset-distillation", "ddhub", m.method, f"ipc{m.ipc}"],
+            "configs": configs,
+            "dataset_info": infos,
+        }
+    )
+
+
+def compensated(m: Manifest) -> list[int]:
+    """The shape [nets, sets, C, H, W] of the compensators of an artifact that has some, else []."""
+    shape: list[int] = m.tensors.get(COMPENSATED, {}).get("shape", [])
+    return shape if m.decoder["kind"] == "compensate" and len(shape) == 5 else []
+
+
+_IMAGE = {"name": "image", "dtype": "image"}
+COLUMNS = [
+    _IMAGE,
+    {"name": "net", "dtype": "int64"},
+    {"name": "set", "dtype": "int64"},
+    {"name": "scale", "dtype": "float32"},
+]
+
+
+def license_of(text: str) -> dict[str, str]:
+    """A manifest's license as the Hub's identifier: only where the text is one, and perhaps a remark in brackets."""
+    match = re.fullmatch(r"([\w.-]+)(?: \([^)]*\))?", text)
+    name = match[1].lower() if match else ""
+    return {"license": name if name in _LICENSES else "other"}
+
+
+def block(record: dict[str, Any]) -> str:
+    """The YAML of a record, between lines of dashes."""
+    return "\n".join(["---", *_lines(record), "---"])
+
+
+def _config(name: str, *, data_files: str, default: bool = False) -> dict[str, Any]:
+    files = [{"split": "train", "path": data_files}]
+    return {"config_name": name, **({"default": True} if default else {}), "data_files": files}
+
+
+def _info(name: str, features: list[dict[str, Any]], size: int, rows: int) -> dict[str, Any]:
+    splits = [{"name": "train", "num_bytes": size, "num_examples": rows}]
+    return {"config_name": name, "features": features, "splits": splits}
+
+
+def _lines(value: Any) -> Iterator[str]:
+    """The lines of a value in block style; what is nested stands two columns to the right."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            head = f"{key if key.isidentifier() else _quoted(key)}:"
+            if isinstance(item, (dict, list)):
+                yield head
+                yield from (f"  {line}" for line in _lines(item))
+            else:
+                yield f"{head} {_quoted(item)}"
+    elif isinstance(value, list):
+        for item in value:
+            for number, line in enumerate(_lines(item)):
+                yield ("  " if number else "- ") + line
+    else:
+        yield _quoted(value)
+
+
+def _quoted(value: object) -> str:
+    """A scalar: JSON, which YAML reads as it is, but for characters that a file may not hold as they are."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(x if x.isprintable() else f"\\U{ord(x):08x}" for x in text)

@@ -1,0 +1,47 @@
+"""The command line.
+
+    ddhub list
+    ddhub train cifar10-infer-ipc10 cifar10-random-ipc10 --model resnet18 --seeds 3 --data ROOT
+
+A file of this folder is a command, or a few that belong together. A command imports what it needs inside its body, so
+that `ddhub list` never pays for torch. Errors and exit codes are those of `ddhub.cli.program`.
+"""
+
+from __future__ import annotations
+
+import click
+
+from ddhub import __version__
+from ddhub.cli.card import card
+from ddhub.cli.compare import compare
+from ddhub.cli.data import data
+from ddhub.cli.download import download
+from ddhub.cli.export import cite, completion, export
+from ddhub.cli.import_ import import_
+from ddhub.cli.preview import preview
+from ddhub.cli.program import guarded
+from ddhub.cli.push import push
+from ddhub.cli.show import info, list_
+from ddhub.cli.train import train
+from ddhub.cli.verify import verify
+from ddhub.training import ranks
+
+
+def main() -> None:
+    """Entry point: one-line errors, exit code 2 for usage, 1 for failure, 130 for an interrupt."""
+    ranks.leave(guarded(cli, "ddhub"))
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ddhub")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Distilled datasets that load by NAME: a bundled artifact's (ddhub list) or an artifact's folder."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (
+    list_, info, download, verify, preview, train, compare, export, import_, cite, card, push, data, completion
+):  # fmt: skip
+    cli.add_command(command)

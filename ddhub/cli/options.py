@@ -1,0 +1,83 @@
+"""Arguments and options that several commands share, with what a shell completes them to.
+
+Completion reads folder names alone, so that it takes no longer than the command's start; models are the exception:
+their names come with torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[Any]]]
+
+
+def _starting(names: Iterable[str], incomplete: str) -> list[CompletionItem[Any]]:
+    return [CompletionItem(name) for name in sorted(set(names)) if name.startswith(incomplete)]
+
+
+def _folders(incomplete: str, marks: tuple[str, ...]) -> list[str]:
+    """Paths, as far as they were typed, of the folders that hold one of the files `marks`."""
+    parent = incomplete[: incomplete.rfind("/") + 1]
+    try:
+        return [
+            f"{parent}{x.name}" for x in Path(parent or ".").iterdir() if any((x / mark).is_file() for mark in marks)
+        ]
+    except OSError:
+        return []
+
+
+def _or_folder(items: list[CompletionItem[Any]]) -> list[CompletionItem[Any]]:
+    """The items, or where there are none the shell's own completion of folders."""
+    return items or [CompletionItem("", type="dir")]
+
+
+def complete_artifacts(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+    """Bundled artifacts, those of the catalog, and folders that are artifacts or teachers."""
+    from ddhub.artifact import bundled
+    from ddhub.artifact.manifest import MANIFEST
+    from ddhub.remote import client
+    from ddhub.teachers import FACTS
+
+    return _or_folder(
+        _starting([*bundled.names(), *client.pins(), *_folders(incomplete, (MANIFEST, FACTS))], incomplete)
+    )
+
+
+def complete_teachers(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+    """Bundled teachers, and folders that are teachers."""
+    from ddhub.artifact.bundled import TEACHERS
+    from ddhub.teachers import FACTS
+
+    bundled = (path.parent.name for path in TEACHERS.glob(f"*/{FACTS}"))
+    return _or_folder(_starting([*bundled, *_folders(incomplete, (FACTS,))], incomplete))
+
+
+def complete_protocols(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+    """Named protocols."""
+    from ddhub.protocols.named import protocols
+
+    return _starting(protocols(), incomplete)
+
+
+def complete_models(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+    """The nets of `ddhub.models`."""
+    from ddhub.models import names
+
+    return _starting(names(), incomplete)
+
+
+def complete_sources(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+    """Data sets that have a name."""
+    from ddhub.sources.known import KNOWN
+
+    return _starting(KNOWN, incomplete)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+name_argument = click.argument("name", shell_complete=complete_artifacts)
+names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_artifacts)

@@ -1,0 +1,89 @@
+"""`ddhub preview`: a picture of an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ddhub.cli.options import name_argument
+from ddhub.cli.printing import say, write
+from ddhub.errors import UsageError
+
+
+@click.command()
+@name_argument
+@click.option("--to", metavar="FILE.png", help="Where to write it; NAME.png in the current folder if not given.")
+@click.option("--decoded", is_flag=True, help="Rebuilt training images, those of one stored image side by side.")
+@click.option(
+    "--proxy",
+    metavar="TEACHER",
+    help="Of mosaics: whose use of the pixels is shown; the recipe's if not given.",
+)
+def preview(name: str, to: str | None, decoded: bool, proxy: str | None) -> None:
+    """Write a picture of an artifact, one row a class: its stored images, or what they become.
+
+    Of mosaics (decoder crops) it shows where their tiles and regions lie, and how much a proxy makes of each pixel; how
+    often each pixel is used where no proxy is at hand.
+    """
+    from ddhub.artifact.manifest import PREVIEW, read_bytes, read_manifest
+    from ddhub.remote.find import resolve
+
+    folder = resolve(name)
+    manifest = read_manifest(folder)
+    path = Path(to or f"{manifest.name}{'-decoded' if decoded else ''}.png")
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path} does not end in .png; choose another --to")
+    mosaics, legend = manifest.decoder["kind"] == "crops" and not decoded, ""
+    if proxy and not mosaics:
+        raise UsageError(f"--proxy is for the squares of mosaics, which {manifest.name} has none of; leave it out")
+    if decoded:
+        picture = _decoded(folder)
+    elif mosaics:
+        picture, legend = _mosaics(folder, proxy)
+    else:
+        picture = read_bytes(folder / PREVIEW)
+    write(path, picture)
+    say(f"{path}: {legend}" if legend else str(path))
+
+
+def _mosaics(folder: Path, proxy: str | None) -> tuple[bytes, str]:
+    """The picture of a mosaic's squares and its legend; the proxy is the one given, else the recipe's if found."""
+    from ddhub import teachers
+    from ddhub.artifact.folder import Artifact
+    from ddhub.errors import DDHubError
+    from ddhub.measures import mosaic
+    from ddhub.training.open import about
+
+    artifact = Artifact.open(folder)
+    facts = about(artifact)
+    measured = artifact.manifest.recipe["run"].get("measured")
+    own = str(measured.get("proxy", "")) if isinstance(measured, dict) else ""
+    try:
+        ids = [teachers.identify(proxy, near=facts.near) if proxy else own] if proxy or own else []
+        nets = teachers.fitting(ids, facts)
+    except DDHubError as error:
+        if proxy:
+            raise
+        picture, legend = mosaic.draw(artifact)
+        return picture, f"{legend} (no proxy: {error})"
+    return mosaic.draw(artifact, *nets)
+
+
+def _decoded(folder: Path) -> bytes:
+    """PNG grid of the first ten training images of the first ten classes, grouped by their stored image."""
+    import torch
+
+    from ddhub.artifact import images as pixels
+    from ddhub.artifact.folder import Artifact
+    from ddhub.data import decode
+
+    artifact = Artifact.open(folder)
+    m = artifact.manifest
+    decoder = decode.build(m.decoder, artifact.images(), artifact.tensors(), m.pixel_range)
+    stored = decoder.image_of(torch.arange(len(decoder)))
+    items = stored.argsort(stable=True)
+    labels = artifact.image_labels()[stored[items]]
+    first = torch.cat([(labels == k).nonzero().flatten()[:10] for k in labels.unique()[:10]])
+    images = decoder(items[first]).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return pixels.to_png(pixels.preview(images, labels[first], m.classes))

@@ -1,0 +1,70 @@
+"""What the command line prints and writes: lines, tables and JSON without control characters, and whole files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from ddhub.artifact.results import Mean, Result
+from ddhub.errors import DDHubError
+
+
+def printable(text: str) -> str:
+    """The text without control characters, so that no file can steer the terminal it is shown on.
+
+    Nor turn the direction of a line, nor end it unseen.
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", "", text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print one line, whatever a manifest's texts hold."""
+    click.echo(printable(text.replace("\n", " ")), err=err)
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell; those whose heading begins with '>' are aligned right."""
+    lines = [[name.lstrip(">") for name in header], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(header, line, widths, strict=True)
+        say("  ".join(c.rjust(w) if name.startswith(">") else c.ljust(w) for name, c, w in cells).rstrip())
+
+
+def print_json(value: object) -> None:
+    """JSON for other programs; control characters are escaped."""
+    click.echo(json.dumps(value, indent=1))
+
+
+def flat(value: object) -> str:
+    """A value of a manifest as one text: {"kind": "hard"} is `kind hard`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {flat(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " ".join(map(flat, value))
+    return "none" if value in (None, "") else str(value)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put a file in its place, whole or not at all. DDHubError where that cannot be."""
+    from ddhub.io.files import replace_file
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+    except OSError as error:
+        raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
+
+
+def mean_text(mean: Mean) -> str:
+    """'resnet18: 41.50 ± 1.80 % (n = 3) on CIFAR-10, 10,000 test images'."""
+    return f"{mean.first.model}: {mean.text} % (n = {len(mean.runs)}) on {test_text(mean.first)}"
+
+
+def test_text(result: Result) -> str:
+    """'CIFAR-10, 10,000 test images'."""
+    return f"{result.test}, {result.test_images:,} test images"

@@ -1,0 +1,45 @@
+"""What every program of the project does around its work: memory, one-line errors, exit codes.
+
+2    what was asked for cannot be (a usage error)
+1    something is wrong with a file, a data set or a run
+130  interrupted by the user
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ddhub.cli.memory import keep_freed_memory
+from ddhub.cli.printing import printable
+from ddhub.errors import DDHubError, UsageError
+
+
+def guarded(command: click.Command, name: str, interrupted: str = "interrupted") -> int:
+    """Run a click command as a program of this name and return its exit code; errors are one line on stderr."""
+    keep_freed_memory()
+    try:
+        code = command.main(prog_name=name, standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else name
+        return _failed(f"{error.format_message()} ({path} --help)", error.exit_code)
+    except click.ClickException as error:
+        return _failed(error.format_message(), error.exit_code)
+    except DDHubError as error:
+        return _failed(str(error), 2 if isinstance(error, UsageError) else 1)
+    except (KeyboardInterrupt, click.Abort):
+        _say(interrupted)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _failed(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    _say(printable(f"error: {line}"))
+    return code
+
+
+def _say(line: str) -> None:
+    """A line on stderr in one write: ranks share it, and what `print` writes in two can be torn apart by another's."""
+    sys.stderr.write(f"{line}\n")

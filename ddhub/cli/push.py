@@ -1,0 +1,82 @@
+"""The command that publishes.
+
+ddhub push out/cifar10-infer-ipc10 --to lab/cifar10-infer-ipc10 --dry-run
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ddhub.cli.options import json_option, name_argument
+from ddhub.cli.printing import print_json, say
+
+if TYPE_CHECKING:
+    from ddhub.publish.bundle import Published
+
+
+@click.command()
+@name_argument
+@click.option("--to", metavar="PLACE", help="NAMESPACE/NAME on the Hub, or a folder: ./FOLDER, /FOLDER.")
+@click.option("--private", is_flag=True, help="Make a new repository private; stop at a public one.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request: no tag, no catalog entry.")
+@click.option("--catalog", metavar="FILE", help="Add the version's entry there. [the checkout's, for its namespace]")
+@click.option("--accept-below-baseline", is_flag=True, help="Publish what random selection beats; the card says so.")
+@click.option("--dry-run", is_flag=True, help="Check everything and say what would be done; write nothing.")
+@json_option
+def push(
+    name: str,
+    to: str | None,
+    private: bool,
+    create_pr: bool,
+    catalog: str | None,
+    accept_below_baseline: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Publish an artifact or a teacher, checked as it is loaded: to the Hub, or to a folder that serves as one.
+
+    Without --to it is the repository of that name in the namespace DDHUB_NAMESPACE, else ddhub. Sign in first:
+    hf auth login.
+    """
+    from ddhub.publish.push import push as publish
+
+    done = publish(
+        name,
+        to,
+        private=private or None,
+        create_pr=create_pr,
+        dry_run=dry_run,
+        accept_below_baseline=accept_below_baseline,
+        catalog=catalog or (None if private or create_pr else _own_catalog(to)),
+    )
+    if as_json:
+        print_json(asdict(done))
+        return
+    _tell(done, dry_run)
+
+
+def _own_catalog(to: str | None) -> Path | None:
+    """The catalog of the checkout that this is, for repositories of the namespace that it is for."""
+    from ddhub.remote.client import CATALOG, namespace
+
+    is_checkout = (CATALOG.parents[2] / "pyproject.toml").is_file() and os.access(CATALOG, os.W_OK)
+    return CATALOG if is_checkout and (to is None or to.startswith(f"{namespace()}/")) else None
+
+
+def _tell(done: Published, dry_run: bool) -> None:
+    for check in done.checks:
+        say(f"ok: {check}")
+    for path, size in done.files.items():
+        say(f"{size:>13,}  {path}")
+    say(f"{sum(done.files.values()):>13,}  bytes in {len(done.files)} files")
+    version = ", ".join(filter(None, (done.commit and f"commit {done.commit}", done.tag and f"tag {done.tag}")))
+    state = "there already" if not done.changed else "would be written" if dry_run else "published"
+    say(f"{done.url}: {state}{version and f', {version}'}")
+    if done.pin and not dry_run:
+        say(f"catalog entry: {json.dumps(asdict(done.pin))}")

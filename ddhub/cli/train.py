@@ -1,0 +1,191 @@
+"""`ddhub train`: students on artifacts, under one protocol.
+
+    ddhub train cifar10-infer-ipc10 --baseline --model resnet18 --seeds 3 --record --data ROOT
+    torchrun --nproc-per-node 2 -m ddhub.cli.app train cifar10-infer-ipc10 --seeds 4
+
+Under torchrun every rank trains students of its own; rank 0 alone prints and records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddhub.cli.options import (
+    complete_models,
+    complete_protocols,
+    complete_sources,
+    complete_teachers,
+    json_option,
+    names_argument,
+)
+from ddhub.cli.printing import print_json, say
+from ddhub.protocols.named import protocols
+
+if TYPE_CHECKING:
+    from ddhub.artifact.results import Entry, Result
+    from ddhub.protocols.protocol import Protocol
+
+
+@click.command()
+@names_argument
+@click.option(
+    "--model", default="convnet3", show_default=True, help="The student, or timm:NAME.", shell_complete=complete_models
+)
+@click.option(
+    "--protocol",
+    help=f"{', '.join(protocols())}; the FIRST artifact's own, for all, if not given.",
+    shell_complete=complete_protocols,
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the protocol's; milestones keep their share.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Instead of the protocol's.")
+@click.option(
+    "--teacher",
+    "teachers",
+    metavar="NAME",
+    multiple=True,
+    help="A teacher that labels every batch, instead of the labels of the artifact; several are averaged.",
+    shell_complete=complete_teachers,
+)
+@click.option("--baseline", is_flag=True, help="Train on as many random images per class, too.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="How many, from it on.")
+@click.option(
+    "--test", metavar="SOURCE", help="Test data; each artifact's own if not given.", shell_complete=complete_sources
+)
+@click.option("--data", metavar="ROOT", help="Folder of real data; DDHUB_DATA, then the Hub, if not given.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, …; auto is a GPU where there is one.")
+@click.option("--precision", default="auto", show_default=True, help="bf16, fp32; auto is the faster one.")
+@click.option("--record", is_flag=True, help="Add each result to its artifact; seeds already there are not repeated.")
+@json_option
+def train(
+    names: tuple[str, ...],
+    model: str,
+    protocol: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    teachers: tuple[str, ...],
+    baseline: bool,
+    seed: int,
+    seeds: int,
+    test: str | None,
+    data: str | None,
+    device: str,
+    precision: str,
+    record: bool,
+    as_json: bool,
+) -> None:
+    """Train students on artifacts under one protocol, and score them after the last epoch."""
+    from dataclasses import asdict
+    from functools import lru_cache, partial
+
+    from ddhub import hub
+    from ddhub.artifact import results
+    from ddhub.artifact.folder import Artifact
+    from ddhub.cli.printing import mean_text
+    from ddhub.remote.cache import writable
+    from ddhub.remote.find import resolve
+    from ddhub.sources import source
+    from ddhub.training import ranks
+    from ddhub.training.loop import train as fit
+
+    folders = [resolve(name) for name in names]
+    entries = {folder: results.read(folder) for folder in (map(writable, folders) if record else folders)}
+    plan = _plan(*next(iter(entries.items())), protocol, epochs=epochs, batch_size=batch_size, teachers=teachers)
+    if baseline:
+        entries |= _baselines(folders, entries)
+    wanted = {folder: (test or x.manifest.dataset, x.manifest.image_size[1]) for folder, x in entries.items()}
+    opened = {x: source.open_source(x[0], "test", root=data, size=x[1]) for x in dict.fromkeys(wanted.values())}
+    units = [(folder, number) for folder in entries for number in range(seed, seed + seeds)]
+    asked = {folder: (plan.digest, opened[x].fingerprint, model) for folder, x in wanted.items()}
+    found = _recorded(entries, asked) if record else {}
+    runs = {unit: found[unit] for unit in units if unit in found}
+    load = lru_cache(maxsize=1)(partial(hub.load, device=ranks.device(device)))
+
+    def student(folder: Path, number: int) -> Result:
+        distilled = load(folder)
+        _, result = fit(
+            distilled,
+            model,
+            protocol=plan,
+            seed=number,
+            test=opened[wanted[folder]],
+            device=distilled.device,
+            precision=precision,
+            progress=ranks.rank() == 0,
+        )
+        return result
+
+    def tell(result: Result, note: str) -> None:
+        if ranks.rank() == 0:
+            say(f"{result.artifact}, {model}, seed {result.seed}: {result.accuracy:.2f} % ({note})", err=as_json)
+
+    for result in runs.values():
+        tell(result, "recorded before, not trained again")
+    left = [unit for unit in units if unit not in runs]
+    with ranks.group():
+        for first in range(0, len(left), ranks.world()):  # a student a rank, then all are recorded at once
+            now = left[first : first + ranks.world()]
+            done = ranks.gather([student(*unit) for unit in ranks.share(now)])
+            runs |= zip(now, done, strict=True)
+            for (folder, _), result in zip(now, done, strict=True):
+                if record and ranks.rank() == 0:
+                    Artifact.open(folder, verify=False).add_result(asdict(result))
+                tell(result, f"{result.seconds:.1f} s")
+    if ranks.rank():
+        return
+    means = [results.Mean(tuple(runs[folder, x] for x in range(seed, seed + seeds))) for folder in entries]
+    if as_json:
+        students = [asdict(run) for mean in means for run in mean.runs]
+        print_json({"results": students, "means": [mean.to_json() for mean in means]})
+        return
+    say(f"last epoch, protocol {plan.name} ({plan.digest}):")
+    for mean in means:
+        say(f"{mean.first.artifact}, {mean_text(mean)}")
+
+
+def _plan(folder: Path, entry: Entry, name: str | None, *, teachers: Sequence[str], **changes: Any) -> Protocol:
+    """The protocol of all students: a named one, or that of the first artifact, with the changes asked for."""
+    from ddhub.protocols.named import changed, protocol
+    from ddhub.protocols.protocol import Protocol
+    from ddhub.teachers import identify
+
+    base = protocol(name) if name else Protocol.from_json(entry.manifest.protocol)
+    wanted = {**changes, "teachers": tuple(identify(x, near=folder.resolve().parent) for x in teachers) or None}
+    return changed(base, **{key: value for key, value in wanted.items() if value is not None})
+
+
+def _recorded(entries: dict[Path, Entry], asked: dict[Path, tuple[str, str, str]]) -> dict[tuple[Path, int], Result]:
+    """Recorded results by artifact and seed, of the (protocol digest, test fingerprint, model) asked of each."""
+    return {
+        (folder, run.seed): run
+        for folder, entry in entries.items()
+        for mean in entry.means()
+        if (*mean.setting, mean.first.model) == asked[folder]
+        for run in mean.runs
+    }
+
+
+def _baselines(named: Sequence[Path], entries: dict[Path, Entry]) -> dict[Path, Entry]:
+    """Random selections like the artifacts in `entries`: of those named, bundled, or in a folder beside them.
+
+    Raises:
+        UsageError: an artifact that has none.
+    """
+    from ddhub.artifact.bundled import around
+    from ddhub.cards.comparison import BASELINE, beside, no_baseline
+
+    known = around(entries, named)
+    found: dict[Path, Entry] = {}
+    for folder, entry in entries.items():
+        m = entry.manifest
+        if m.method == BASELINE:
+            continue
+        own = beside(entry, known.values()).baseline
+        if own is None:
+            raise no_baseline(m, folder)
+        found |= {place: x for place, x in known.items() if x is own}
+    return found

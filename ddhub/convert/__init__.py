@@ -1,0 +1,1 @@
+"""To and from other formats: `ddhub export` and `ddhub import`."""

@@ -1,0 +1,1 @@
+"""Measures of data: complexity of classes, class activation maps, utilisation of pixels, cuts of mosaics."""

@@ -1,0 +1,125 @@
+"""How complex images are, and what of a data set's accuracy a distilled one recovers: the two measures of Comp-DD.
+
+    score of image i = 1 - share of positions with A_i > 0.5        A_i: its class activation map, in [0, 1]
+    complexity of a class = mean score of its training images
+    recovery ratio = accuracy on distilled data / accuracy on all data
+
+From *Emphasizing Discriminative Features for Dataset Distillation in Complex Scenarios* (Wang et al., CVPR 2025,
+arXiv 2410.17193): of a category's classes the ten of highest complexity are its hard subset, the ten of lowest its easy
+one (`birds-hard`, `birds-easy`, ...). Scores and ratios of the paper are in percent; scores here are shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ddhub.errors import UsageError
+
+Cam = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def complexity_score(maps: Tensor, *, threshold: float = 0.5, strict: bool = True) -> Tensor:
+    """The scores `[N]` of images, in [0, 1]: what share of each class activation map is not active.
+
+    Args:
+        maps: `[N, h, w]` in [0, 1], each with least 0 and greatest 1 as a rule; at the resolution of the net's layer in
+            the official code.
+        threshold: from which a position is active.
+        strict: whether it must exceed the threshold (the official code) or may equal it (the paper's formula).
+
+    Raises:
+        UsageError: maps of another shape, or values outside [0, 1].
+    """
+    if maps.ndim != 3 or not maps.numel():
+        raise UsageError(f"maps are of shape {[*maps.shape]}; give [images, height, width]")
+    if not bool(((maps >= 0) & (maps <= 1)).all()):
+        least, greatest = float(maps.min()), float(maps.max())
+        raise UsageError(f"maps have values from {least:.3g} to {greatest:.3g}; scale each to [0, 1]")
+    active = maps > threshold if strict else maps >= threshold
+    return 1 - active.double().mean((1, 2))
+
+
+def net_complexity(
+    net: nn.Module,
+    images: Tensor,
+    cam: Cam,
+    *,
+    classes: Tensor | None = None,
+    threshold: float = 0.5,
+    strict: bool = True,
+    batch: int = 64,
+) -> Tensor:
+    """The scores `[N]` of images by the class activation maps of a net, each scaled to [0, 1] as it comes.
+
+    The paper's net is an ImageNet ResNet-18 with images squashed to 224 x 224, its maps Smooth Grad-CAM++ of the last
+    block (7 x 7; that it is the last is not stated). Images of many batches can be scored a part at a time.
+
+        net_complexity(net, images, ddhub.measures.cam.grad_cam)
+
+    Args:
+        net: returns logits; frozen and in eval mode.
+        images: normalised, `[N, C, H, W]`.
+        cam: `cam(net, images, classes)` gives maps `[B, h, w]`.
+        classes: the class `[N]` whose map counts; None is the net's own likeliest one, as in the official code.
+        threshold: as for `complexity_score`.
+        strict: as for `complexity_score`.
+        batch: images at a time.
+
+    Raises:
+        UsageError: not one class an image, or a net without maps.
+    """
+    if classes is not None and classes.shape != images.shape[:1]:
+        raise UsageError(f"{[*classes.shape]} classes of {len(images)} images; give one each")
+    scores = [torch.empty(0, dtype=torch.float64)]
+    for start in range(0, len(images), batch):
+        x = images[start : start + batch]
+        with torch.no_grad():
+            y = net(x).argmax(1) if classes is None else classes[start : start + batch]
+        maps = cam(net, x, y)
+        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+        scaled = (maps - low) / (high - low + 1e-8)  # 0 everywhere where all is alike, as the official code has it
+        scores.append(complexity_score(scaled, threshold=threshold, strict=strict).cpu())
+    return torch.cat(scores)
+
+
+def class_complexity(scores: Tensor, labels: Tensor, classes: int | None = None) -> Tensor:
+    """The complexity `[classes]` of each class: the mean score of its images.
+
+    Args:
+        scores: `[N]`.
+        labels: `[N]`.
+        classes: how many; the greatest label and one if None.
+
+    Raises:
+        UsageError: not one label a score, labels out of range, or a class without images.
+    """
+    if scores.ndim != 1 or scores.shape != labels.shape or not len(labels):
+        raise UsageError(f"scores are {[*scores.shape]} and labels {[*labels.shape]}; give one of each an image")
+    count = int(labels.max()) + 1 if classes is None else classes
+    if int(labels.min()) < 0 or int(labels.max()) >= count:
+        raise UsageError(f"labels are {int(labels.min())} to {int(labels.max())}, not within 0 to {count - 1}")
+    sizes = labels.bincount(minlength=count)
+    if int(sizes.min()) == 0:
+        raise UsageError(f"class {int(sizes.argmin())} has no images; its complexity is not defined")
+    return torch.zeros(count, dtype=torch.float64).index_add_(0, labels, scores.double()) / sizes
+
+
+def recovery_ratio(distilled: float, full: float) -> float:
+    """The share in percent of the accuracy on all data that distilled data give: 100 · distilled / full.
+
+    Args:
+        distilled: accuracy in percent of a net trained on the distilled data.
+        full: accuracy in percent of the same net trained on all data.
+
+    Raises:
+        UsageError: accuracies that are none.
+
+    >>> round(recovery_ratio(71.0, 87.8), 1)
+    80.9
+    """
+    if not (0 <= distilled <= 100 and 0 < full <= 100):
+        raise UsageError(f"accuracies are {distilled} and {full} %; the first is 0 to 100, the second above 0 to 100")
+    return 100 * distilled / full

@@ -1,0 +1,248 @@
+"""Train a student and score it: the only training loop in the repository (teachers are students of real data).
+
+    model, result = train(data, "resnet18", seed=0)      # result.accuracy: last epoch, all test images
+    evaluate(model, "cifar10")
+
+A run is a function of (data, protocol, model, seed, precision): weights and dropout come from generators seeded per
+epoch, views from the epoch's table. A checkpoint per epoch lets an interrupted run go on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ddhub import models
+from ddhub.artifact.results import Result
+from ddhub.errors import TrainingError, UsageError
+from ddhub.protocols.protocol import Protocol
+from ddhub.sources import source as sources
+from ddhub.sources.source import Source
+from ddhub.training.batches import DistilledData
+from ddhub.training.devices import describe, layout, placed, resolve_device, resolve_precision, seeded, versions
+from ddhub.training.optimizer import build_optimizer, learning_rate
+
+log = logging.getLogger(__name__)
+
+
+def _side(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def train(
+    data: DistilledData,
+    model: str | nn.Module = "convnet3",
+    *,
+    protocol: Protocol | None = None,
+    seed: int = 0,
+    test: str | Source | None = None,
+    root: str | Path | None = None,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> tuple[nn.Module, Result]:
+    """Train a student on distilled data by a protocol and score it after the last epoch.
+
+    Args:
+        data: what `ddhub.load` returns.
+        model: a name that `ddhub.models.build` knows, or a net of your own (used as it is, trained in place).
+        protocol: the artifact's own if not given.
+        seed: decides initial weights, dropout and every view.
+        test: name of the test data, or a Source; the artifact's data set if not given.
+        root: where real data lies (see `ddhub.sources.source.open_source`).
+        device: `auto` is a GPU where there is one.
+        precision: `bf16`, `fp32`, or `auto` for the faster that the device computes natively.
+        checkpoint: a file that holds the state after each epoch, to go on from; removed at the end.
+        progress: show a bar on a terminal.
+
+    Returns:
+        The trained net in eval mode, in float32, and its Result.
+
+    Raises:
+        UsageError: an unknown model, device or precision, or test classes other than the data's.
+        SourceError: no test data.
+        TrainingError: a loss that is not a number.
+    """
+    plan = protocol or data.protocol
+    place = resolve_device(device)
+    precision = resolve_precision(precision, place)
+    size = data.about.image_size
+    scored_on = (
+        test
+        if isinstance(test, Source)
+        else sources.open_source(test or data.about.dataset, "test", root=root, size=size[1])
+    )
+    if tuple(scored_on.classes) != tuple(data.about.classes):
+        raise UsageError(
+            f"{data.about.name!r} and test data {scored_on.name!r} have different classes; choose another --test"
+        )
+    if tuple(scored_on.images.shape[1:]) != size:
+        raise UsageError(
+            f"{data.about.name!r} has images of {_side(size)}, test data {scored_on.name!r} of "
+            f"{_side(scored_on.images.shape[1:])}; open it with size={size[1]}"
+        )
+    name = model if isinstance(model, str) else type(model).__name__
+    net, steps, seconds = fit(data.using(protocol=plan).to(place), model, seed, precision, checkpoint, progress)
+    accuracy = evaluate(net, scored_on, mean=data.about.mean, std=data.about.std, device=place, precision=precision)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    result = Result(
+        artifact=data.about.name,
+        digest=data.about.digest,
+        protocol=plan.name,
+        protocol_digest=plan.digest,
+        model=name,
+        seed=seed,
+        accuracy=accuracy,
+        test_name=scored_on.name,
+        test=scored_on.label,
+        test_images=len(scored_on.labels),
+        test_fingerprint=scored_on.fingerprint,
+        epochs=plan.epochs,
+        steps=steps,
+        seconds=round(seconds, 1),
+        device=describe(place),
+        precision=precision,
+        versions=versions(),
+    )
+    return net, result
+
+
+def fit(
+    data: DistilledData,
+    model: str | nn.Module,
+    seed: int,
+    precision: str,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> tuple[nn.Module, int, float]:
+    """Train on `data` by its protocol and device; returns the net, the steps taken and the seconds."""
+    plan, device = data.protocol, data.device
+    with seeded(device, seed):
+        if isinstance(model, str):
+            channels, size = data.about.image_size[0], data.about.image_size[1]
+            model = models.build(model, classes=len(data.about.classes), size=size, channels=channels)
+    net = placed(model, device)
+    optimizer = build_optimizer(net, plan)
+    first, seconds = 0, 0.0
+    if checkpoint is not None and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, seconds = state["epochs"], state["seconds"]
+    count = data.steps_per_epoch
+    bar = tqdm(
+        range(first, plan.epochs), initial=first, total=plan.epochs, unit="epoch", leave=False,
+        disable=None if progress else True,
+    )  # fmt: skip
+    for epoch in bar:
+        begin = time.perf_counter()
+        loss = _epoch(data, net, optimizer, seed, epoch, precision)
+        seconds += time.perf_counter() - begin
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss of {data.about.name!r} is {loss} in epoch {epoch} "
+                f"(lr {learning_rate(plan, epoch, data.about.lr):.4g}, {precision}); "
+                "lower lr or use precision fp32"
+            )
+        bar.set_postfix(loss=f"{loss:.4g}")
+        if checkpoint is not None:
+            log.info("epoch %d of %d: loss %.4g, %.0f s", epoch + 1, plan.epochs, loss, seconds)
+            _save(
+                checkpoint,
+                {
+                    "net": net.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "epochs": epoch + 1,
+                    "seconds": seconds,
+                },
+            )
+    return net.eval(), plan.epochs * count, seconds
+
+
+def _epoch(
+    data: DistilledData,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    seed: int,
+    epoch: int,
+    precision: str,
+) -> float:
+    """One epoch of steps; returns the mean loss, read once at the end so that a GPU is never waited for."""
+    rate, count = learning_rate(data.protocol, epoch, data.about.lr), data.steps_per_epoch
+    form = layout(net, data.device)
+    if data.protocol.restart and epoch in data.protocol.milestones:
+        optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    total = torch.zeros((), device=data.device)
+    net.train()
+    # Dropout and its like draw from a generator of their own in every epoch, so that resuming changes nothing.
+    with seeded(data.device, (seed << 32) + epoch):
+        for x, y in data.batches(seed, epochs=epoch + 1, start=epoch * count):
+            with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                output = net(x.contiguous(memory_format=form))
+            loss = data.loss(output, y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+    return float(total) / count
+
+
+@torch.no_grad()
+def logits(
+    net: nn.Module, images: Tensor, mean: Tensor, std: Tensor, precision: str, batch: int = 500
+) -> Iterator[Tensor]:
+    """Logits f32 of u8 images `[N, C, H, W]` in batches, normalised by mean and std `[C, 1, 1]`, un-augmented."""
+    device = mean.device
+    form = layout(net, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for part in images.split(batch):
+            x = (part.to(device).to(torch.float32) / 255 - mean) / std
+            yield net(x.contiguous(memory_format=form)).float()
+
+
+def evaluate(
+    model: nn.Module,
+    test: str | Source,
+    *,
+    root: str | Path | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+) -> float:
+    """Top-1 accuracy in percent on all test images, un-augmented.
+
+    Args:
+        model: a net that takes normalised images `[B, C, H, W]`.
+        test: a data set's name (its test split) or a Source.
+        root: where real data lies.
+        mean, std: the normalisation the net was trained with, per channel; the data set's own if not given.
+        device, precision: as for `train`.
+    """
+    source = test if isinstance(test, Source) else sources.open_source(test, "test", root=root)
+    place = resolve_device(device)
+    net = placed(model, place).eval()
+    shape = (-1, 1, 1)
+    centre = torch.tensor(mean or source.mean, device=place).view(shape)
+    spread = torch.tensor(std or source.std, device=place).view(shape)
+    precise = resolve_precision(precision, place)
+    parts = [part.argmax(1).cpu() for part in logits(net, source.images, centre, spread, precise)]
+    return 100 * float((torch.cat(parts) == source.labels).float().mean())

@@ -1,0 +1,85 @@
+"""From an opened artifact to training batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import Manifest
+from ddhub.data import decode, labels
+from ddhub.data.about import About
+from ddhub.errors import ArtifactError
+from ddhub.io.rules import is_number
+from ddhub.protocols.protocol import Protocol
+from ddhub.teachers import Ask, fitting, from_hub
+from ddhub.training.batches import DistilledData
+
+_Data = TypeVar("_Data", bound=DistilledData)
+
+
+def open_data(
+    artifact: Artifact,
+    *,
+    teachers: Sequence[nn.Module] | None = None,
+    ask: Ask = from_hub,
+    kind: type[_Data] = DistilledData,  # type: ignore[assignment]
+) -> _Data:
+    """The artifact's data on the CPU, as the class `kind`, every file checked against its SHA-256 first.
+
+    Args:
+        artifact: opened by `Artifact.open`.
+        teachers: nets that label each batch, in place of those that the manifest names.
+        ask: gets a teacher that is not at hand, by name and digest.
+
+    Raises:
+        UsageError: a teacher that is nowhere.
+        ArtifactError: a file that is damaged or missing, or a teacher of other data.
+    """
+    manifest, tensors = artifact.manifest, artifact.tensors()
+    decoder = decode.build(manifest.decoder, artifact.images(), tensors, manifest.pixel_range)
+    classes = artifact.image_labels()[decoder.image_of(torch.arange(len(decoder)))]
+    facts = about(artifact)
+    if teachers is None and manifest.labels["kind"] == "teacher":
+        teachers = fitting(teacher_ids(manifest), facts, ask)
+    plan = Protocol.from_json(manifest.protocol)
+    scheme = labels.build(manifest.labels, classes, len(manifest.classes), tensors, teachers, plan.epochs)
+    return kind(decoder, scheme, plan, facts)
+
+
+def about(artifact: Artifact) -> About:
+    """What is known of the data of an opened artifact. ArtifactError for a learned rate that is none."""
+    manifest = artifact.manifest
+    return About(
+        name=manifest.name,
+        digest=manifest.digest,
+        dataset=manifest.dataset,
+        classes=manifest.classes,
+        image_size=manifest.image_size,
+        mean=manifest.mean,
+        std=manifest.std,
+        lr=_learned_lr(manifest),
+        near=artifact.folder.resolve().parent,
+        folder=artifact.folder.resolve(),
+    )
+
+
+def _learned_lr(manifest: Manifest) -> float | None:
+    rate = manifest.labels.get("lr")
+    if rate is not None and not (is_number(rate) and rate > 0):
+        raise ArtifactError(f"{manifest.name}: its learned rate is {rate!r}, not a number above 0; regenerate it")
+    return rate
+
+
+def teacher_ids(manifest: Manifest) -> list[str]:
+    """The ids NAME@DIGEST of the teachers that label; empty when the manifest names none."""
+    if manifest.labels["kind"] != "teacher":
+        return []
+    entries = manifest.labels.get("teachers", [])
+    try:
+        return [f"{entry['name']}@{entry['digest']}" for entry in entries]
+    except (KeyError, TypeError):
+        raise ArtifactError(f"{manifest.name}: its teachers are no objects of name and digest; regenerate it") from None

@@ -1,0 +1,1 @@
+"""Gradient matching and the regions of mosaics: shared by IDC and UDD."""

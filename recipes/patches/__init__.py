@@ -1,0 +1,1 @@
+"""Patches of real images, scored and refined: shared by NRR-DD and RDED."""

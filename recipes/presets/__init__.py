@@ -1,0 +1,1 @@
+"""Tables of settings, one a method."""

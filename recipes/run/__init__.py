@@ -1,0 +1,1 @@
+"""What every recipe is run by: stages, plans, options, teachers, labels and the papers' numbers."""

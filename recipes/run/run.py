@@ -1,0 +1,271 @@
+"""A run of a recipe: its work folder, its stages, and the artifact at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import Manifest
+from ddhub.errors import UsageError
+from ddhub.io.rules import is_name
+from ddhub.protocols.protocol import Protocol
+from ddhub.sources import source as sources
+from ddhub.sources.source import Source
+from ddhub.training import ranks
+from ddhub.training.devices import describe, resolve_device, resolve_precision, versions
+from recipes.run.stages import Unit, make_folder, results
+
+log = logging.getLogger(__name__)
+
+Call = tuple[str, Callable[[], dict[str, Tensor]], Mapping[str, Any] | None]  # what `Run.stage` is called with
+
+
+class Finished(Exception):
+    """Raised after the stage that `--until` names, and where a rank other than 0 has done its part."""
+
+
+def _hash(settings: object) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _commit() -> str:
+    """The repository's commit, with `+` when the working tree differs; empty outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        diff = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if diff.stdout.strip() else "")
+
+
+class Run:
+    """One run of a recipe: where it writes, what it computes on, and the stages it has behind it.
+
+    Attributes:
+        out: the artifact's folder; `out.work` beside it holds the stages and `log.txt`.
+        device, precision: where and how the stages compute.
+        work: the folder of the stages; it can be shared by runs, since stages are keyed by their settings.
+    """
+
+    def __init__(
+        self,
+        recipe: ModuleType,
+        cfg: Any,
+        out: Path,
+        *,
+        preset: str | None = None,
+        root: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        until: str | None = None,
+        work: Path | None = None,
+    ) -> None:
+        if not is_name(out.name):
+            raise UsageError(f"{out.name!r} cannot name an artifact; use lower-case letters, digits, '.', '_' and '-'")
+        if out.exists() and not (out / "manifest.json").exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} exists and is no artifact; choose another OUT")
+        self.recipe, self.cfg, self.out, self.preset, self.root, self.until = (
+            recipe,
+            cfg,
+            out,
+            preset,
+            root,
+            until,
+        )
+        self.device = resolve_device(ranks.device(device))
+        self.precision = resolve_precision(precision, self.device)
+        self.work = work or out.with_name(out.name + ".work")
+        self.seconds: dict[str, float] = {}
+        self.peak_bytes = 0
+        self.train_source: Source | None = None
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Log to `log.txt` in the work folder too, beginning with config, device and versions; rank 0 alone does."""
+        if ranks.rank() > 0:
+            yield
+            return
+        make_folder(self.work)
+        handler = logging.FileHandler(self.work / "log.txt")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        root = logging.getLogger()
+        root.addHandler(handler)
+        try:
+            log.info("%s: %s", self.out.name, json.dumps(asdict(self.cfg)))
+            log.info("%s, precision %s, %s", describe(self.device), self.precision, versions())
+            yield
+        finally:
+            root.removeHandler(handler)
+            handler.close()
+
+    def source(self, name: str, split: str, size: int | None = None) -> Source:
+        """Real data by name from the run's data root; the training split is the manifest's `source`."""
+        found = sources.open_source(name, split, root=self.root, size=size)
+        if split == "train":
+            self.train_source = found
+        return found
+
+    def path(self, stage: str, settings: Mapping[str, Any]) -> Path:
+        """Where a stage's result lies: named by the stage, its settings, the data, and how it was computed."""
+        data = self.train_source.fingerprint if self.train_source else ""
+        key = _hash([stage, dict(settings), data, self.device.type, self.precision])
+        return self.work / f"{stage}-{key}.safetensors"
+
+    def stage(
+        self,
+        name: str,
+        fn: Callable[[], dict[str, Tensor]],
+        settings: Mapping[str, Any] | None = None,
+    ) -> dict[str, Tensor]:
+        """What `fn` returns, computed once: a dict of tensors, saved whole or not at all; under torchrun by rank 0.
+
+        Args:
+            name: of the stage, for the log, the file and `--until`.
+            fn: computes the tensors; called only when no saved result is there.
+            settings: what the result depends on; the whole Config if not given.
+        """
+        return self._computed([(name, fn, settings)])[0]
+
+    def stages(self, units: Sequence[Call]) -> list[dict[str, Tensor]]:
+        """What `stage` returns for each of several (name, fn, settings), in order; under torchrun the ranks share them.
+
+        No `fn` may need the result of another, and none may call `stage`: the ranks compute their own side by side.
+        """
+        if ranks.world() == 1:
+            return [self.stage(*unit) for unit in units]
+        return self._computed(units)
+
+    def _computed(self, units: Sequence[Call]) -> list[dict[str, Tensor]]:
+        names = [name for name, _, _ in units]
+        last = names.index(self.until) + 1 if self.until in names else len(names)
+        todo = []
+        for name, fn, settings in units[:last]:
+            todo.append(Unit(name, self.path(name, asdict(self.cfg) if settings is None else settings), fn))
+        found = results(todo, self.device)
+        for unit, (_, facts) in zip(todo, found, strict=True):
+            self.seconds[unit.name] = float(facts["seconds"])
+            self.peak_bytes = max(self.peak_bytes, int(facts["peak_bytes"]))
+        if self.until in names:
+            raise Finished(self.until)
+        return [tensors for tensors, _ in found]
+
+    def scaled(self) -> list[str]:
+        """How the configuration differs from the full-scale preset, one line a field.
+
+        That preset is `NAME` for `NAME-cpu` and for `NAME-cpu-ANYTHING`, and so it is for `dev` and `report`.
+        """
+        full = re.sub(r"-(cpu|dev|report)(-.*)?$", "", self.preset or "")
+        reference = self.recipe.PRESETS.get(full)
+        if reference is None:
+            return []
+        return [
+            f"{item.name} is {_words(getattr(self.cfg, item.name))}; preset {full} has "
+            f"{_words(getattr(reference, item.name))}."
+            for item in fields(reference)
+            if getattr(self.cfg, item.name) != getattr(reference, item.name)
+        ]
+
+    def write(
+        self,
+        *,
+        images: Tensor,
+        image_labels: Tensor,
+        tensors: dict[str, Tensor],
+        decoder: dict[str, Any],
+        labels: dict[str, Any],
+        protocol: Protocol,
+        citation: str,
+        deviations: list[str],
+        paper: list[dict[str, Any]],
+        teachers: list[dict[str, Any]] | None = None,
+        method: str = "",
+        measured: Mapping[str, float | str] | None = None,
+        pixel_range: Sequence[tuple[float, float]] = (),
+    ) -> Artifact:
+        """Write the artifact: stored images u8 `[N, C, H, W]`, their classes, tensors, and all that a card says.
+
+        The method is the recipe's own, unless one of another name is given that the recipe has as a preset. What was
+        `measured` on the images, by name, is a fact of the run: `recipe["run"]["measured"]`. The bytes of a channel are
+        spread over its `pixel_range`, [0, 1] if not given.
+
+        Raises:
+            Finished: on every rank but 0, which has nothing left to do.
+        """
+        if ranks.rank() > 0:
+            raise Finished("artifact")
+        source = self.train_source
+        assert source is not None, "a recipe opens its training data with run.source(name, 'train')"
+        path = Path(str(self.recipe.__file__))
+        presets = {**self.recipe.PRESETS, "smoke": self.recipe.SMOKE}
+        shape = tuple(images.shape[1:])
+        manifest = Manifest(
+            name=self.out.name,
+            method=method or path.stem.replace("_", "-"),
+            dataset=source.name,
+            ipc=self.cfg.ipc,
+            classes=source.classes,
+            image_size=shape,  # type: ignore[arg-type]
+            mean=source.mean,
+            std=source.std,
+            pixel_range=tuple(pixel_range) or ((0.0, 1.0),) * shape[0],
+            decoder=decoder,
+            labels=labels,
+            protocol=protocol.to_json(),
+            recipe={
+                "path": f"recipes/{path.name}",
+                "preset": self.preset if self.cfg == presets.get(self.preset) else None,
+                "config": json.loads(json.dumps(asdict(self.cfg))),
+                "seed": self.cfg.seed,
+                "run": {
+                    "commit": _commit(),
+                    "device": describe(self.device),
+                    "precision": self.precision,
+                    "versions": versions(),
+                    "ranks": ranks.world(),  # side by side: the seconds are a sum over them
+                    "seconds": round(sum(self.seconds.values()), 1),
+                    "stages": self.seconds,
+                    "peak_bytes": self.peak_bytes,
+                    **({"measured": dict(measured)} if measured else {}),
+                },
+            },
+            source={
+                "name": source.name,
+                "hub_id": source.hub_id,
+                "split": source.split,
+                "fingerprint": source.fingerprint,
+                "notes": source.notes,
+                "license": source.license,
+            },
+            teachers=teachers or [],
+            license=source.license,
+            citation=citation,
+            deviations=[*deviations, *self.scaled()],
+            paper=paper,
+            tensors={},
+            files={},
+        )
+        return Artifact.write(
+            self.out,
+            manifest=manifest,
+            images=images,
+            image_labels=image_labels,
+            tensors=tensors,
+            recipe_text=path.read_text(),
+        )

@@ -1,0 +1,161 @@
+"""Trajectory matching in constant memory: the exact gradients of an unrolled training run, by its adjoint.
+
+    theta_0 = start       theta_(k+1) = theta_k - eta · g_k,  g_k = dl(x_k, y_k; theta_k)/dtheta_k        k = 0..N-1
+    l                     cross-entropy of the logits with softmax(y_k), the mean over the batch
+    L                     Σ_S (theta_N - target)² / Σ_S (start - target)², S the parameters that `cpd` keeps
+
+MTT (Cazenavette et al., 2022, arXiv 2203.11932), DATM (Guo et al., 2024, arXiv 2310.05773) and EDF (Wang et al., 2025,
+arXiv 2410.17193) differentiate L through the graph of all N steps. Here theta_0..theta_(N-1) are kept, and no graph.
+With adjoint_N = dL/dtheta_N, and for k = N-1..0 the scalar r_k = <g_k, adjoint_(k+1)>, the adjoint held constant,
+
+    dL/dx_k = -eta · dr_k/dx_k       dL/dy_k = -eta · dr_k/dy_k       dL/deta = -Σ_k r_k
+    adjoint_k = adjoint_(k+1) - eta · dr_k/dtheta_k
+
+which is the chain rule, exact; what TESLA (Cui et al., 2023, arXiv 2211.10586) leaves out of it is not left out. Ways:
+
+    reverse     g_k is computed with its graph, times the adjoint, and differentiated again
+    forward     r_k is how fast l rises along the adjoint: computed beside l, and differentiated once
+    unroll      the graphs of all steps are kept from the way there, as the papers' codes do
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddhub.errors import UsageError, unknown
+from recipes.trajectories.flat import Flat
+from recipes.trajectories.tangent import along
+
+WAYS = ("unroll", "reverse", "forward")
+
+Shown = Callable[[int], tuple[Tensor, Tensor]]
+Give = Callable[[int, Tensor, Tensor], None]
+Derivatives = tuple[Tensor, Tensor, Tensor, Tensor]  # r_k, and its derivatives by theta, x and y
+
+
+class Matched(NamedTuple):
+    """The loss [] and its derivative by the step size []; they may be no numbers."""
+
+    loss: Tensor
+    eta: Tensor
+
+
+def cpd(student: Tensor, target: Tensor, start: Tensor, drop: float) -> Tensor:
+    """The matching loss without common patterns, Σ_S (student - target)² / Σ_S (start - target)²: a scalar.
+
+    EDF's common pattern dropout: S are all parameters but the floor(drop · P) of least (student - target)², counted
+    one by one over the whole net; of equal ones the first are dropped. S itself is not differentiated. Without a drop
+    it is the loss of MTT and DATM.
+
+    Args:
+        student, target, start: parameters [P].
+        drop: share of them that is dropped, in [0, 1).
+
+    Raises:
+        UsageError: another share.
+    """
+    if not 0 <= drop < 1:
+        raise UsageError(f"drop is {drop:g}; it must be in [0, 1), as a share of 1 leaves no parameter to match")
+    gap, path = (student - target).square(), (start - target).square()
+    count = int(drop * len(student))
+    if count:
+        kept = gap.detach().argsort(stable=True)[count:]
+        gap, path = gap[kept], path[kept]
+    return gap.sum() / path.sum()
+
+
+def match(
+    flat: Flat,
+    start: Tensor,
+    target: Tensor,
+    eta: Tensor,
+    shown: Shown,
+    steps: int,
+    give: Give,
+    *,
+    drop: float = 0.0,
+    way: str = "",
+    segment: int = 1,
+) -> Matched:
+    """L after N steps from `start`, and its gradients by what was shown; nothing in it waits for the device.
+
+    Args:
+        flat: the net.
+        start, target: an expert's parameters [P], and those some epochs later.
+        eta: step size [].
+        shown: of step k the images [B, C, H, W], normalised and augmented, and the logits of their labels [B, K]. It is
+            asked twice for a step whose graph is not kept, and must answer the same.
+        steps: N.
+        give: takes k, dL/dx_k and dL/dy_k, once a step, the last step first.
+        drop: share of the parameters that `cpd` leaves out.
+        way: unroll, reverse or forward; empty is forward, the faster one.
+        segment: s > 1 keeps the graphs of the last s steps, which are then not computed a second time.
+
+    Raises:
+        UsageError: an unknown way, no step, no segment, or a share that `cpd` does not take.
+    """
+    if way and way not in WAYS:
+        raise unknown("way", way, WAYS)
+    if steps < 1 or segment < 1:
+        raise UsageError(f"{steps} steps in segments of {segment}; both must be 1 or more")
+    alone = 0 if way == "unroll" else steps if segment == 1 else max(0, steps - segment)
+    pull = _reverse if way == "reverse" else _forward
+
+    eta, theta = eta.detach(), start.detach()
+    thetas = theta.new_empty(alone, len(theta))  # one block, as vectors among the maps would tear the heap apart
+    for k in range(alone):
+        thetas[k] = theta
+        theta = theta - eta * _gradient(flat, _leaf(theta), *shown(k))
+
+    leaves = [_leaf(theta), _leaf(eta)]
+    with torch.enable_grad():
+        end, rate = leaves
+        for k in range(alone, steps):  # those whose graphs are kept, if any
+            leaves += map(_leaf, shown(k))
+            end = end - rate * _gradient(flat, end, *leaves[-2:], graph=True)
+        loss = cpd(end, target, start, drop)
+    adjoint, by_eta, *others = torch.autograd.grad(loss, leaves, materialize_grads=True)
+    for k in reversed(range(alone, steps)):
+        by_y, by_x = others.pop(), others.pop()
+        give(k, by_x, by_y)
+
+    for k in reversed(range(alone)):
+        rise, by_theta, by_x, by_y = pull(flat, thetas[k], *shown(k), adjoint)
+        give(k, -eta * by_x, -eta * by_y)
+        by_eta = by_eta - rise
+        adjoint = adjoint - eta * by_theta
+    return Matched(loss.detach(), by_eta)
+
+
+def soft_cross_entropy(flat: Flat, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """l: of the net's logits for images x [B, C, H, W] with softmax(y), y [B, K]; the mean over the batch."""
+    return -(y.softmax(1) * flat(theta, x).log_softmax(1)).sum(1).mean()
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().requires_grad_()
+
+
+def _gradient(flat: Flat, theta: Tensor, x: Tensor, y: Tensor, *, graph: bool = False) -> Tensor:
+    """g [P] at theta, which requires a gradient."""
+    with torch.enable_grad():
+        return torch.autograd.grad(soft_cross_entropy(flat, theta, x, y), theta, create_graph=graph)[0]
+
+
+def _reverse(flat: Flat, theta: Tensor, x: Tensor, y: Tensor, adjoint: Tensor) -> Derivatives:
+    leaves = _leaf(theta), _leaf(x), _leaf(y)
+    gradient = _gradient(flat, *leaves, graph=True)
+    by_theta, by_x, by_y = torch.autograd.grad(gradient, leaves, adjoint)
+    return gradient.detach() @ adjoint, by_theta, by_x, by_y
+
+
+def _forward(flat: Flat, theta: Tensor, x: Tensor, y: Tensor, adjoint: Tensor) -> Derivatives:
+    leaves = _leaf(theta), _leaf(x), _leaf(y)
+    with torch.enable_grad():
+        rise = along(flat, leaves[0], adjoint, *leaves[1:])
+    by_theta, by_x, by_y = torch.autograd.grad(rise, leaves)
+    return rise.detach(), by_theta, by_x, by_y

@@ -1,0 +1,230 @@
+"""Trajectory matching: one outer iteration, shared by MTT (arXiv 2203.11932), DATM (2310.05773) and EDF (2410.17193).
+
+    window   t ~ U{T⁻, ..., U - 1};  U = min(T₀ + floor((T⁺ - T₀) · it / E), T⁺) if sequential, else T⁺
+    student  from θ*_t, N steps of gradient descent with step size η on augmented batches of X with soft labels Y
+    match    L of the student and θ*_{t+M}, and its gradients for X, Y and η (`recipes.trajectories.adjoint`)
+    step     SGD with momentum on each of the three; on X the gradient times DAE's weights (`recipes.trajectories.dae`)
+    skip     none of it where L is above the threshold, or not a number: X, Y, η and the momenta stay as they are
+
+Batches are pieces of a permutation of all images, the last one first, a new permutation when they are used up; every
+iteration begins with a new one. All draws of an iteration come from (seed, its number) on the CPU, experts take turns
+in an order shuffled each time round, and whether to skip is decided on the device, which nothing here waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddhub.data.dsa import COLUMNS, dsa
+from ddhub.errors import TrainingError
+from ddhub.training.devices import seeded
+from recipes.run.draws import generator
+from recipes.trajectories.adjoint import match
+from recipes.trajectories.dae import Looking
+from recipes.trajectories.flat import Flat
+
+log = logging.getLogger(__name__)
+State = dict[str, Tensor]  # see `started`
+LEARNED = ("images", "labels", "step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Which epochs of an expert an iteration may start from."""
+
+    least: int
+    first: int
+    last: int
+    expansion: int
+    sequential: bool
+
+    def end(self, iteration: int) -> int:
+        """U, the first epoch that is not among them.
+
+        >>> [Window(least=0, first=10, last=20, expansion=1000, sequential=True).end(i) for i in (0, 550, 1000, 9999)]
+        [10, 15, 20, 20]
+        """
+        if not self.sequential:
+            return self.last
+        return min(self.first + (self.last - self.first) * iteration // self.expansion, self.last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """How images, labels and the step size are learned.
+
+    Attributes:
+        seed: of all draws.
+        window: of the epochs t.
+        span: M, epochs of the expert that the student's steps stand for.
+        steps, batch: N and B of the student.
+        ops, crop: of DSA; the operation is one a batch, its parameters are each image's own.
+        drop: α of CPD.
+        skip: largest L that is learned from.
+        rates, momenta: of images, labels and step size; a rate of 0 leaves them as they are.
+        way, segment: of `recipes.trajectories.adjoint.match`.
+    """
+
+    seed: int
+    window: Window
+    span: int
+    steps: int
+    batch: int
+    ops: tuple[str, ...]
+    crop: float
+    drop: float
+    skip: float
+    rates: tuple[float, float, float]
+    momenta: tuple[float, float, float]
+    way: str
+    segment: int
+
+
+class Draw(NamedTuple):
+    """What an iteration draws: the expert, the epoch, and of every inner step its images, DSA's operation and table."""
+
+    expert: int
+    epoch: int
+    rows: list[Tensor]
+    ops: list[str]
+    u: Tensor  # [N, B, COLUMNS]
+
+
+def chunks(count: int, size: int, steps: int, draw: torch.Generator) -> list[Tensor]:
+    """Numbers of the images of each inner step: pieces of at most `size` of permutations of `count`."""
+    found: list[Tensor] = []
+    while len(found) < steps:
+        found += reversed(torch.randperm(count, generator=draw).split(size))
+    return found[:steps]
+
+
+def drawn(iteration: int, count: int, experts: int, how: Outer) -> Draw:
+    """The draws of an iteration for `count` images."""
+    order = torch.randperm(experts, generator=generator(how.seed, "experts", iteration // experts))
+    draw = generator(how.seed, "iteration", iteration)
+    epoch = int(torch.randint(how.window.least, how.window.end(iteration), (), generator=draw))
+    rows = chunks(count, how.batch, how.steps, draw)
+    picks = torch.randint(max(1, len(how.ops)), (how.steps,), generator=draw).tolist()
+    u = torch.rand(how.steps, min(how.batch, count), COLUMNS, generator=draw)
+    return Draw(int(order[iteration % experts]), epoch, rows, [how.ops[k] for k in picks] if how.ops else [], u)
+
+
+def started(images: Tensor, labels: Tensor, step: float) -> State:
+    """The state before the first iteration.
+
+    It is X `images` `[n, C, H, W]`, normalised, logits Y `labels` `[n, K]`, η `step` `[]`, `velocity.` of each, F
+    `weights` `[n, 1, H, W]`, and of all iterations so far how many `learned` `[]` and the least loss `least` `[]`.
+    """
+    state = {"images": images, "labels": labels, "step": images.new_tensor(step)}
+    state |= {f"velocity.{name}": torch.zeros_like(value) for name, value in state.items()}
+    weights = images.new_ones(len(images), 1, *images.shape[2:])
+    return {**state, "weights": weights, "learned": torch.tensor(0), "least": images.new_tensor(torch.inf)}
+
+
+def advance(
+    iterations: range,
+    state: State,
+    trajectories: Tensor,
+    flat: Flat,
+    how: Outer,
+    look: Looking | None,
+    device: torch.device,
+) -> State:
+    """The state after some iterations; arguments as of `outer_iteration`, and what says where pixels matter, if any.
+
+    Raises:
+        TrainingError: images, labels or a step size that are not numbers, or a step size that is not above 0.
+    """
+    state, losses = {key: value.to(device) for key, value in state.items()}, []
+    with seeded(device, 0):  # for its deterministic kernels
+        for iteration in iterations:
+            if look and look.how.due(iteration):
+                weights = look.weights(state["images"], state["labels"].argmax(1), iteration)
+                state = {**state, "weights": weights}
+            state, loss = outer_iteration(iteration, state, trajectories, flat, how)
+            losses.append(loss)
+    found = torch.stack(losses)
+    learned, least = int((found <= how.skip).sum()), found.nan_to_num(torch.inf).min()
+    state |= {"learned": state["learned"] + learned, "least": torch.minimum(state["least"], least)}
+    step, last = float(state["step"]), iterations.stop - 1
+    log.info(
+        "iterations %d to %d: mean loss %.4g, %d of %d learned from, step size %.4g",
+        iterations.start, last, found.nanmean(), learned, len(found), step,
+    )  # fmt: skip
+    if not all(bool(state[name].isfinite().all()) for name in LEARNED):
+        raise TrainingError(f"an image or a label is not a number after iteration {last}; lower --lr-img or --lr-y")
+    if step <= 0:
+        raise TrainingError(f"the learned step size is {step:.3g} after iteration {last}; lower --lr-lr")
+    if bool(found.isnan().all()):
+        cause = f"every loss of the iterations {iterations.start} to {last} is not a number"
+        raise TrainingError(f"{cause}; lower --lr-teacher or --lr-lr")
+    return state
+
+
+def outer_iteration(iteration: int, state: State, trajectories: Tensor, flat: Flat, how: Outer) -> tuple[State, Tensor]:
+    """The state after an iteration, and its loss `[]`.
+
+    Args:
+        iteration: its number, from 0.
+        state: before it, on the device.
+        trajectories: of the experts, `[experts, epochs + 1, P]`; two rows are read.
+        flat: the net.
+        how: the settings.
+    """
+    images, labels = state["images"], state["labels"]
+    draw = drawn(iteration, len(images), len(trajectories), how)
+    path = trajectories[draw.expert]
+    start, target = (path[epoch].to(images) for epoch in (draw.epoch, draw.epoch + how.span))
+    sizes, u = [len(one) for one in draw.rows], draw.u.to(images.device)
+    rows = torch.cat(draw.rows).to(images.device).split(sizes)
+    pixels, logits = torch.zeros_like(images), torch.zeros_like(labels)
+
+    def seen(x: Tensor, k: int) -> Tensor:
+        return dsa(x, u[k, : len(x)], draw.ops[k : k + 1], crop=how.crop)  # one operation: the device is not asked
+
+    def shown(k: int) -> tuple[Tensor, Tensor]:
+        return seen(images[rows[k]], k), labels[rows[k]]
+
+    def give(k: int, dx: Tensor, dy: Tensor) -> None:
+        leaf = images[rows[k]].requires_grad_()
+        with torch.enable_grad():
+            (back,) = torch.autograd.grad(seen(leaf, k), leaf, dx)
+        pixels.index_add_(0, rows[k], back)
+        logits.index_add_(0, rows[k], dy)
+
+    found = match(
+        flat, start, target, state["step"], shown, how.steps, give, drop=how.drop, way=how.way, segment=how.segment
+    )
+    gradients = (pixels * state["weights"], logits, found.eta)
+    return stepped(state, gradients, found.loss <= how.skip, how), found.loss
+
+
+def stepped(state: State, gradients: Sequence[Tensor], learns: Tensor, how: Outer) -> State:
+    """The state after the steps of SGD with momentum, or the same bits where `learns` `[]` is false."""
+    after = dict(state)
+    for name, gradient, rate, momentum in zip(LEARNED, gradients, how.rates, how.momenta, strict=True):
+        value, velocity = state[name], momentum * state[f"velocity.{name}"] + gradient
+        after[f"velocity.{name}"] = torch.where(learns, velocity, state[f"velocity.{name}"])
+        after[name] = torch.where(learns, value - rate * velocity, value)
+    return after
+
+
+def passes_per_second(flat: Flat, batch: int, device: torch.device, seconds: float = 0.5) -> float:
+    """Images per second through forward and backward of the net, measured for `seconds`: for a plan."""
+    theta = flat.initial(0).to(device).requires_grad_()
+    x, done = torch.zeros(batch, flat.channels, flat.size, flat.size, device=device), -1
+    begin = time.perf_counter()
+    while done < 1 or time.perf_counter() - begin < seconds:
+        (gradient,) = torch.autograd.grad(flat(theta, x).square().mean(), theta)
+        float(gradient[0])  # waits for the device
+        done += 1
+        if done == 0:  # the first pass warms up and is not counted
+            begin = time.perf_counter()
+    return done * batch / (time.perf_counter() - begin)
