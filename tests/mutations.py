@@ -32,7 +32,10 @@ from pathlib import Path
 import torch
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "artifact")]
+
+from changes import KINDS, Files
+from test_artifact import contents, tiny
 
 import ddhub
 from ddhub.artifact.folder import Artifact
@@ -40,8 +43,6 @@ from ddhub.artifact.manifest import README, seal_text
 from ddhub.data.decode import quantize
 from ddhub.errors import ArtifactError
 from ddhub.protocols.protocol import Augment, Protocol
-from tests.changes import KINDS, Files
-from tests.test_artifact import contents, tiny
 
 SECONDS = 10  # for one mutation
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a busy disk takes 10 times as long

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_data import make
 
 import ddhub
 from ddhub import models, teachers
@@ -29,7 +30,6 @@ from recipes.run.options import discover
 from recipes.run.run import Run
 from recipes.run.teachers import publish, real_data
 from recipes.run.teachers import teachers as make_teachers
-from tests.test_data import make
 
 CLASSES = ("a", "b", "c")
 FACTS: dict[str, Any] = {

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-
-from tests.test_artifact import forge, same
+from test_artifact import forge, same
 
 LABELS = [0, 0, 1, 1, 2, 2]  # of the sound one's six images
 Make = Callable[[Path], object]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from test_artifact import forge, parquet, png, same
 
 from ddhub.artifact.images import IMAGE
 from ddhub.artifact.manifest import PARQUET
 from tests.hostile._threats import LABELS, Make, chunk, enter, put, threat
-from tests.test_artifact import forge, parquet, png, same
 
 
 def table(pngs: list[bytes | None], labels: list[int]) -> pa.Table:

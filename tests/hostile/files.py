@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from test_artifact import forge, png, same
 
 from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, README, RECIPE, RESULTS, TENSORS
 from tests.hostile._threats import LABELS, Make, enter, put, threat
-from tests.test_artifact import forge, png, same
 
 PICKLE = pickle.dumps(print)  # unpickling it looks a function up by name, as a hostile one does with os.system
 

@@ -7,10 +7,10 @@ import zlib
 from pathlib import Path
 
 from PIL import Image
+from test_artifact import parquet, png
 
 from ddhub.artifact.manifest import PARQUET
 from tests.hostile._threats import LABELS, Make, chunk, enter, put, saved, threat
-from tests.test_artifact import parquet, png
 
 
 def images(*first: bytes) -> Make:

@@ -9,11 +9,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from test_artifact import forge
 
 from ddhub.artifact.manifest import MANIFEST, TENSORS
 from ddhub.artifact.tensors import describe
 from tests.hostile._threats import Make, enter, put, say_tensor, threat
-from tests.test_artifact import forge
 
 DELTA = {"dtype": "I8", "shape": [2, 5], "data_offsets": [36, 46]}
 LOGITS = {"dtype": "F16", "shape": [6, 3], "data_offsets": [0, 36]}

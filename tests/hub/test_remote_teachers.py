@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from test_teachers import FACTS, artifact, net, with_ids
 
 import ddhub
 from ddhub import hub as names
@@ -14,7 +15,6 @@ from ddhub.errors import ArtifactError, UsageError
 from ddhub.protocols.protocol import Protocol
 from hub.made import contents
 from hub.server import DummyHub
-from tests.test_teachers import FACTS, artifact, net, with_ids
 
 pytestmark = pytest.mark.usefixtures("hasty")
 

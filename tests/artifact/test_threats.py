@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_artifact import content, forge, full, refused, tiny
 
 import ddhub
 from ddhub.artifact.folder import Artifact
@@ -33,9 +34,8 @@ from ddhub.errors import ArtifactError
 from ddhub.protocols.protocol import Protocol
 from tests.hostile import THREATS
 from tests.hostile.files import PICKLE
-from tests.test_artifact import content, forge, full, refused, tiny
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LARGEST = 300  # MB above a process that has imported the same and idles
 
 LOAD = """

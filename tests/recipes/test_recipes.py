@@ -20,7 +20,7 @@ from ddhub.errors import UsageError
 from recipes.run.options import configure, discover
 from recipes.run.run import Run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = discover()
 
 

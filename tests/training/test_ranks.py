@@ -18,7 +18,7 @@ from recipes import infer
 from recipes.run import stages
 from recipes.run.run import Run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def torchrun(ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +95,7 @@ def test_files_belong_to_who_has_them_and_the_others_are_taken_in_turn() -> None
 
 TALK = """
 import sys, torch
-from ddhub import _ranks as ranks
+from ddhub.training import ranks
 with ranks.group():
     me, last = ranks.rank(), ranks.world() - 1
     made = ranks.gather([n * n for n in ranks.share(range(5))])
@@ -116,7 +116,7 @@ ranks.leave(0)
 
 DIE = """
 import os, sys
-from ddhub import _ranks as ranks
+from ddhub.training import ranks
 from ddhub.errors import TrainingError
 try:
     with ranks.group():
@@ -189,18 +189,19 @@ def test_two_ranks_stop_after_a_unit_and_then_make_the_artifact_of_one_process(a
 
 END = """
 import os, sys
-from ddhub import _ranks
+from ddhub.training import ranks
 from ddhub.errors import TrainingError
-from recipes import __main__, _stages
-whole, (stage, how) = _stages._result, sys.argv[1:3]
+from recipes import __main__
+from recipes.run import stages
+whole, (stage, how) = stages._result, sys.argv[1:3]
 def dying(unit, device):
-    if _ranks.rank() == 1 and unit.name == stage:
+    if ranks.rank() == 1 and unit.name == stage:
         unit.fn()
         if how == "KILL":
             os.kill(os.getpid(), 9)
         raise TrainingError("the loss is not a number; lower --lr")
     return whole(unit, device)
-_stages._result = dying
+stages._result = dying
 sys.argv = ["recipes", "infer", sys.argv[3], "--preset", "smoke"]
 __main__.main()
 """
@@ -235,7 +236,7 @@ def test_an_error_is_one_write_that_the_lines_of_another_rank_cannot_tear() -> N
 
 @pytest.mark.parametrize(("ranks", "done"), [(1, "said\nin the end\n"), (2, "said\n")])
 def test_a_rank_leaves_at_once_with_what_it_said_and_its_code(ranks: int, done: str) -> None:
-    code = "import atexit; from ddhub import _ranks; atexit.register(print, 'in the end'); print('said')"
+    code = "import atexit; from ddhub.training import ranks; atexit.register(print, 'in the end'); print('said')"
     environ = {**os.environ, "RANK": "0", "WORLD_SIZE": str(ranks)}
     found = subprocess.run(
         [sys.executable, "-c", f"{code}; _ranks.leave(3)"], env=environ, capture_output=True, text=True

@@ -773,8 +773,8 @@ def test_an_imported_artifact_is_no_variant_of_a_recipe(tmp_path: Path) -> None:
     found = import_artifact(
         path, tmp_path / "out", **{**PT, "dataset": "cifar10", "method": "infer", "protocol": "datm"}
     )
-    bundled = read(resolve("cifar10-infer-ipc10"))
-    company = beside(read(found.folder), [bundled, read(resolve("cifar10-random-ipc10"))])
+    original = read(resolve("cifar10-infer-ipc10"))
+    company = beside(read(found.folder), [original, read(resolve("cifar10-random-ipc10"))])
     assert company.variants == [] and company.baseline is not None and source.classes == NAMES
 
 

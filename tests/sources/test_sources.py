@@ -25,7 +25,7 @@ from ddhub.sources.known import KNOWN, Copy
 from ddhub.sources.resize import RULE
 from ddhub.sources.source import open_source
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
 CLASSES += ["dog", "frog", "horse", "ship", "truck"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), dtype=np.uint8)

@@ -757,6 +757,6 @@ def test_a_manifest_is_read_without_torch(tmp_path: Path) -> None:
         "print({'torch', 'pyarrow', 'PIL', 'numpy', 'safetensors'} & set(sys.modules))\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "a")]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
     assert done.stdout.strip() == "set()", done.stderr

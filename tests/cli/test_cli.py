@@ -83,14 +83,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shelf(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two bundled artifacts of one's own, and a current folder that is empty."""
-    bundled, here = tmp_path / "bundled", tmp_path / "here"
-    shutil.copytree(bundle, bundled)
+    copy, here = tmp_path / "bundled", tmp_path / "here"
+    shutil.copytree(bundle, copy)
     here.mkdir()
-    monkeypatch.setattr(bundled, "BUNDLED", bundled)
+    monkeypatch.setattr(bundled, "BUNDLED", copy)
     monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "none")
     monkeypatch.setattr("ddhub.cli.program.keep_freed_memory", lambda: None)
     monkeypatch.chdir(here)
-    return bundled
+    return copy
 
 
 def run(*words: object) -> str:
@@ -121,11 +121,12 @@ def exit_of(code: Any, out: str, err: str) -> tuple[int, str]:
 def process(*words: object, check: str = "pass") -> subprocess.CompletedProcess[str]:
     """A command as a process of its own, with the bundle of this test; then `check`, a statement."""
     code = (
-        "import sys, pathlib; from ddhub import hub, cli; bundled.BUNDLED = pathlib.Path(sys.argv.pop(1))\n"
-        f"try: cli.main()\nfinally: {check}"
+        "import sys, pathlib; from ddhub.artifact import bundled; from ddhub.cli import app\n"
+        "bundled.BUNDLED = pathlib.Path(sys.argv.pop(1))\n"
+        f"try: app.main()\nfinally: {check}"
     )
     command = [sys.executable, "-c", code, str(bundled.BUNDLED), *map(str, words)]
-    env = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[2])}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
 
 
@@ -414,7 +415,7 @@ def test_train_shares_seeds_over_ranks(shelf: Path, tmp_path: Path) -> None:
         [*launch, "-m", "ddhub.cli.app", "train", str(copy), *words],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(app.__file__).parents[1])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(app.__file__).parents[2])},
         timeout=240,
     )
     assert done.returncode == 0, done.stderr

@@ -322,10 +322,11 @@ def test_settings_that_cannot_be(change: dict[str, float], words: str) -> None:
 
 def test_ranks_share_the_experts(made: Path, tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
+    folders = [str(Path(__file__).parents[1] / name) for name in ("", "recipes", "training")]
     script.write_text(
-        f"import sys, torch\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\nfrom ddhub import _ranks\nimport test_experts\n"
-        f"with _ranks.group():\n    test_experts.trained(Path({str(tmp_path / 'work')!r}))\n"
+        f"import sys, torch\nsys.path[:0] = {folders!r}\n"
+        "from pathlib import Path\nfrom ddhub.training import ranks\nimport test_experts\n"
+        f"with ranks.group():\n    test_experts.trained(Path({str(tmp_path / 'work')!r}))\n"
     )
     done = torchrun(2, str(script))
     assert done.returncode == 0, done.stderr

@@ -15,11 +15,12 @@ from ddhub.training import relabel
 
 SHARED = """
 import sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/artifact", "tests/data", "tests/training"]
 from dataclasses import replace
 import torch
 import ddhub
-from ddhub import _ranks as ranks, models
+from ddhub import models
+from ddhub.training import ranks
 from ddhub.training.relabel import relabel
 from test_stored import CLASSES, COUNT, DBR, EPOCHS, PLAN, hard
 torch.set_num_threads(1)
