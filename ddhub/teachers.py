@@ -184,7 +184,7 @@ def fitting(ids: Sequence[str], about: About, ask: Ask = from_hub) -> list[nn.Mo
 
 def catalog() -> dict[str, dict[str, Any]]:
     """The facts of every bundled teacher by name, sorted; needs no torch."""
-    return {path.parent.name: read(path.parent) for path in sorted(bundled.TEACHERS.glob(f"*/{FACTS}"))}
+    return {path.parent.name: read(path.parent) for path in sorted(bundled.BUNDLED.glob(f"*/{FACTS}"))}
 
 
 def is_teacher(folder: str | Path) -> bool:
@@ -195,7 +195,7 @@ def is_teacher(folder: str | Path) -> bool:
 def folder_of(name: str) -> Path | None:
     """The folder of the teacher that `name` is: a path, or one bundled in the package; None for all else."""
     path = Path(name)
-    known = bundled.TEACHERS / path.name
+    known = bundled.BUNDLED / path.name
     if is_teacher(path):
         return path
     return known if str(path) == path.name and not path.exists() and is_teacher(known) else None
@@ -221,7 +221,7 @@ def resolve(name: str | Path, *, near: Path | None = None, ask: Ask = from_hub) 
         except HubError as error:
             hint += f"; {error}"
     if not places:
-        known = {path.parent.name for root in (bundled.TEACHERS, near) if root for path in root.glob(f"*/{FACTS}")}
+        known = {path.parent.name for root in (bundled.BUNDLED, near) if root for path in root.glob(f"*/{FACTS}")}
         raise unknown("teacher", stem, known, hint)
     other = read(places[0])["digest"][:12]
     raise ArtifactError(f"{places[0]}: its digest is {other}, not {digest[:12]}; get the teacher that was asked for")
@@ -237,7 +237,7 @@ def _candidates(name: str, stem: str, near: Path | None) -> Iterator[Path]:
     yield Path(stem)
     if near is not None:
         yield near / stem
-    yield bundled.TEACHERS / stem
+    yield bundled.BUNDLED / stem
 
 
 def read(folder: str | Path) -> dict[str, Any]:

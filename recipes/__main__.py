@@ -18,6 +18,8 @@ from typing import Any
 
 import click
 
+from ddhub.artifact import bundled
+from ddhub.artifact.manifest import Manifest
 from ddhub.cli.program import guarded
 from ddhub.training import ranks
 from recipes.run.options import configure, discover, option_fields
@@ -38,7 +40,7 @@ def dry_run(recipe: ModuleType, cfg: Any, run: Run) -> str:
         speed = f"{rate:.0f}" if step.rate else "-"
         lines.append(f"{step.stage:34}{step.images:>14,}{speed:>10}{step.images / rate:>13,.0f}")
     lines.append(f"{'total':34}{sum(s.images for s in plan.steps):>14,}{'':>10}{total:>13,.0f}")
-    lines.append(f"artifact: {plan.artifact_bytes:,} bytes of images, tensors and labels")
+    lines.append(f"artifact: {plan.artifact_bytes:,} raw bytes of images, tensors and labels")
     return "\n".join(lines)
 
 
@@ -71,8 +73,20 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
             return
     if own["until"]:
         raise click.UsageError(f"no stage {own['until']!r}; stages: {', '.join(run.seconds)}")
-    sizes = artifact.bytes_by_tensor()
-    click.echo(f"{out}: digest {artifact.manifest.digest}, {sum(sizes.values()):,} bytes")
+    m = artifact.manifest
+    click.echo(f"{out}: digest {m.digest}, content {m.content}, {m.stored_bytes:,} stored bytes")
+    for line in compared(m):
+        click.echo(line)
+
+
+def compared(m: Manifest) -> list[str]:
+    """Whether artifacts at hand have the content of a new one; of a namesake also that it has not."""
+    known = [entry.manifest for entry in bundled.at_hand().values()]
+    same = [x for x in known if x.content == m.content]
+    lines = [f"the same content as {x.name}, digest {x.digest}" for x in same]
+    return lines + [
+        f"other content than {x.name}, digest {x.digest}" for x in known if x.name == m.name and x not in same
+    ]
 
 
 def _option(flag: str, name: str, default: Any, text: str) -> click.Option:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 
 import pytest
@@ -261,11 +260,18 @@ def test_timm_passes_through() -> None:
         models.build("timm:resnet10", classes=7)
 
 
-def test_timm_in_a_process_that_has_not_imported_torchvision() -> None:
-    pytest.importorskip("timm")
-    code = "from ddhub import models; models.build('timm:resnet10t', classes=7)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_timm_beside_a_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "timm":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(
+        UsageError, match="torchvision does not fit this torch .*; install the torchvision made for it$"
+    ):
+        models.build("timm:resnet10t", classes=7)
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:

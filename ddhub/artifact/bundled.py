@@ -9,36 +9,43 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from ddhub.artifact.manifest import MANIFEST, Manifest, read_manifest
+from ddhub.artifact.manifest import MANIFEST, PARQUET, Manifest, read_manifest
 from ddhub.artifact.results import Entry, read
 from ddhub.errors import ArtifactError
 
-BUNDLED = Path(__file__).parents[1] / "artifacts"
-TEACHERS = Path(__file__).parents[1] / "assets" / "teachers"
+_ROOT = Path(__file__).parents[2]
+_CHECKOUT = (_ROOT / "pyproject.toml").is_file()
+# One folder an artifact or teacher: in a checkout all that the project has, in an installed package a few of them.
+BUNDLED = _ROOT / "cards" if _CHECKOUT else Path(__file__).parents[1] / "assets" / "stock"
 
 
 def catalog() -> dict[str, Manifest]:
-    """Every bundled artifact's manifest by name, sorted; needs no torch.
+    """The manifest of every bundled artifact whose data are there, by name; needs no torch.
 
     Raises:
         ArtifactError: a bundled folder that is damaged.
     """
-    return {path.parent.name: read_manifest(path.parent) for path in sorted(BUNDLED.glob(f"*/{MANIFEST}"))}
+    return {name: read_manifest(BUNDLED / name) for name in names()}
 
 
 def names() -> list[str]:
-    """The names of the bundled artifacts."""
-    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{MANIFEST}"))
+    """The names of the bundled artifacts whose data are there; of others manifest, results and card alone are kept."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{MANIFEST}") if has_data(path.parent))
+
+
+def has_data(folder: Path) -> bool:
+    """Whether the stored images of the artifact in `folder` are there."""
+    return (folder / PARQUET).is_file()
 
 
 def at_hand(folders: Iterable[Path] = ()) -> dict[Path, Entry]:
-    """The bundled artifacts, and those in `folders`, which hide bundled namesakes.
+    """The bundled artifacts, also those without data, and those in `folders`, which hide bundled namesakes.
 
     Raises:
         ArtifactError: a folder that is damaged or holds no artifact.
     """
     found: dict[str, tuple[Path, Entry]] = {}
-    for folder in (*(BUNDLED / name for name in names()), *folders):
+    for folder in (*(path.parent for path in sorted(BUNDLED.glob(f"*/{MANIFEST}"))), *folders):
         entry = read(folder)
         found[entry.manifest.name] = folder, entry
     return dict(found.values())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from ddhub.artifact.manifest import Manifest
+from ddhub.artifact.manifest import DAMAGED, REPAIR, Manifest, canonical, label_dtype
+from ddhub.artifact.tensors import DTYPES, describe, sha256
 from ddhub.data import decode, labels
 from ddhub.errors import ArtifactError
 from ddhub.io.files import max_bytes
@@ -20,6 +22,8 @@ def check(manifest: Manifest, images: Tensor, image_labels: Tensor, tensors: Map
     A decoder may make many items of few bytes: their indices (8 bytes each) must stay below DDHUB_MAX_BYTES. Teachers
     that label are not looked for.
     """
+    if not manifest.content:
+        raise ArtifactError(f"its content has no hash: it was made before there were any; {REPAIR}")
     plan = Protocol.from_json(manifest.protocol)
     decoder = decode.build(manifest.decoder, images, tensors, manifest.pixel_range)
     if 8 * len(decoder) > max_bytes():
@@ -30,3 +34,23 @@ def check(manifest: Manifest, images: Tensor, image_labels: Tensor, tensors: Map
     else:
         classes = image_labels[decoder.image_of(torch.arange(len(decoder)))]
         labels.build(manifest.labels, classes, len(manifest.classes), tensors, epochs=plan.epochs)
+    if content(manifest, images, image_labels, tensors) != manifest.content:
+        raise ArtifactError(f"images, labels or tensors are not those of its content hash ({DAMAGED}); {REPAIR}")
+
+
+def content(manifest: Manifest, images: Tensor, image_labels: Tensor, tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 (hex) of what a student sees, and nothing else: two artifacts hold the same data if it is equal.
+
+    It covers the decoded pixels, the classes and every tensor, with what says how they are read: image size, pixel
+    range, decoder and label scheme, a learned rate included.
+    """
+    classes = image_labels.to(DTYPES[label_dtype(len(manifest.classes))])
+    stored = {"images": images, "image_labels": classes, **tensors}
+    seen = {
+        "image_size": [*manifest.image_size],
+        "pixel_range": [[*pair] for pair in manifest.pixel_range],
+        "decoder": manifest.decoder,
+        "labels": manifest.labels,
+        "tensors": {name: {**facts, "sha256": sha256(stored[name])} for name, facts in describe(stored).items()},
+    }
+    return hashlib.sha256(canonical(seen).encode()).hexdigest()

@@ -42,6 +42,11 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def is_sha256(value: object) -> bool:
+    """Whether a value is a SHA-256 as 64 lower-case hex digits."""
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and value > 0
 
@@ -70,8 +75,10 @@ def _has_kind(value: object) -> bool:
 def is_recipe(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and value.keys() == {"path", "preset", "config", "seed", "run"}
+        and value.keys() == {"repository", "path", "commit", "modules", "preset", "config", "seed", "run"}
         and _is_text(value["path"])
+        and all(isinstance(value[key], str) for key in ("repository", "commit"))
+        and _all_values(is_sha256)(value["modules"])
         and (value["preset"] is None or isinstance(value["preset"], str))
         and type(value["seed"]) is int
         and isinstance(value["config"], dict)
@@ -107,8 +114,7 @@ def _is_file(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and value.keys() == {"sha256", "bytes"}
-        and isinstance(value["sha256"], str)
-        and bool(re.fullmatch(r"[0-9a-f]{64}", value["sha256"]))
+        and is_sha256(value["sha256"])
         and type(value["bytes"]) is int
         and value["bytes"] >= 0
     )
@@ -130,10 +136,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "mean": ("numbers from -1000 to 1000", _all(_is_level)),
     "std": ("numbers from 0.001 to 1000", _all(lambda value: _is_level(value) and value >= 0.001)),
     "pixel_range": ("pairs (low, high), low < high, from -1000 to 1000", _all(_is_range)),
+    "encoding": ("{'codec': 'png'}; for another codec: pip install -U ddhub", lambda value: value == {"codec": "png"}),
     "decoder": ("an object with a 'kind'", _has_kind),
     "labels": ("an object with a 'kind'", _has_kind),
     "protocol": ("an object", _is_object),
-    "recipe": ("an object of path, preset, config {}, seed (integer) and run {}", is_recipe),
+    "recipe": ("repository, path, commit, modules {}, preset, config {}, seed (integer) and run {}", is_recipe),
     "source": ("texts name, hub_id, split, fingerprint, notes, license", _is_source),
     "teachers": ("a list of objects", _all(_is_object)),
     "license": ("a text, not empty", _is_text),
@@ -144,5 +151,6 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         f"names of a-z, 0-9, '_', '.', at most {TENSORS} and the images, with dtype (of safetensors) and shape",
         _are_tensors,
     ),
+    "content": ("64 hex digits, or '' where it was not recorded", lambda value: value == "" or is_sha256(value)),
     "files": ("paths of a-z, 0-9, '.', '_', '-' and '/' that lead nowhere else, with sha256 and bytes", _are_files),
 }

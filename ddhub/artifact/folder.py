@@ -36,7 +36,6 @@ from ddhub.artifact.manifest import (
     PARQUET,
     PREVIEW,
     README,
-    RECIPE,
     REPAIR,
     RESULTS,
     STORED,
@@ -53,7 +52,7 @@ from ddhub.artifact.manifest import (
 from ddhub.errors import ArtifactError, UsageError
 from ddhub.io.files import leads_out, locked, max_bytes, names_in, replace_file, replace_folder
 
-_FILES = {MANIFEST, PARQUET, TENSORS, RECIPE, PREVIEW, RESULTS, README, COMPENSATORS}
+_FILES = {MANIFEST, PARQUET, TENSORS, PREVIEW, RESULTS, README, COMPENSATORS}
 _PARTS = {PurePosixPath(name).parent.name for name in _FILES} - {""}
 
 
@@ -181,7 +180,7 @@ class Artifact:
         return self.manifest.bytes_by_tensor()
 
     def bits_per_class(self) -> float:
-        """Raw bits of all stored tensors a class: `Manifest.bits_per_class`."""
+        """Bits of the stored files a class: `Manifest.bits_per_class`."""
         return self.manifest.bits_per_class()
 
     def file_bytes(self) -> dict[str, int]:
@@ -198,7 +197,6 @@ class Artifact:
         images: Tensor,
         image_labels: Tensor,
         tensors: dict[str, Tensor],
-        recipe_text: str,
     ) -> Artifact:
         """Write an artifact, in place of an artifact or where there is nothing.
 
@@ -206,7 +204,7 @@ class Artifact:
         one has the same digest, its `results.jsonl` is kept.
 
         Args:
-            manifest: with `tensors` and `files` empty; they are filled here.
+            manifest: with `tensors`, `content` and `files` empty; they are filled here.
             images, image_labels: u8 [N, C, H, W] and integers [N].
             tensors: any others, by a name of a-z, 0-9, `_` and `.`.
 
@@ -224,13 +222,13 @@ class Artifact:
         _check_input(manifest, images, image_labels, tensors)
         files = {
             PARQUET: pixels.to_parquet(images, image_labels, manifest.classes),
-            RECIPE: recipe_text.encode(),
-            PREVIEW: pixels.to_png(pixels.preview(images, image_labels, manifest.classes)),
+            PREVIEW: pixels.preview_of(manifest, images, image_labels, tensors),
         }
         if tensors:
             files[TENSORS] = safetensors.torch.save(tensors)
         manifest = replace(
             manifest,
+            content=consistency.content(manifest, images, image_labels, tensors),
             tensors={
                 "images": {"dtype": "U8", "shape": [*images.shape]},
                 "image_labels": {"dtype": label_dtype(len(manifest.classes)), "shape": [len(images)]},
@@ -258,8 +256,8 @@ class Artifact:
 def _check_input(manifest: Manifest, images: Tensor, labels: Tensor, tensors: dict[str, Tensor]) -> None:
     """UsageError for what `Artifact.open` would refuse."""
     size, last = [*manifest.image_size], len(manifest.classes) - 1
-    if manifest.tensors or manifest.files:
-        raise UsageError("Artifact.write fills the manifest's tensors and files; leave them empty")
+    if manifest.tensors or manifest.files or manifest.content:
+        raise UsageError("Artifact.write fills the manifest's tensors, content and files; leave them empty")
     if images.dtype != torch.uint8 or [*images.shape] != [len(images), *size] or not len(images):
         found = f"{images.dtype} {[*images.shape]}"
         raise UsageError(f"images are {found}; store torch.uint8 [N > 0, *{size}]")

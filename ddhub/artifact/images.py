@@ -11,6 +11,7 @@ yields images and named classes. `datasets` itself is not needed, neither to wri
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddhub.artifact.manifest import canonical
+from ddhub.artifact.manifest import Manifest, canonical
+from ddhub.data import decode
+from ddhub.data.decode import Decoder
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 LABEL = pa.int64()
@@ -55,17 +58,43 @@ def table(images: Tensor, columns: dict[str, tuple[dict[str, Any], pa.Array]]) -
     return out.getvalue()
 
 
-def preview(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Image.Image:
-    """Grid of images u8 [N, C, H, W]: a row a class, at most 10 rows of 10, on white.
+def preview_of(manifest: Manifest, images: Tensor, labels: Tensor, tensors: Mapping[str, Tensor]) -> bytes:
+    """The PNG picture of an artifact: its stored images, but of compensated ones what they become."""
+    if manifest.decoder["kind"] != "compensate":
+        return preview(images, labels, manifest.classes)
+    decoder = decode.build(manifest.decoder, images, tensors, manifest.pixel_range)
+    return decoded_preview(decoder, labels, manifest.classes, most=20)
+
+
+def preview(images: Tensor, labels: Tensor, classes: tuple[str, ...], most: int = 20) -> bytes:
+    """PNG grid of images u8 [N, C, H, W]: a row a class, at most 10 rows of `most`, on white, in 256 colours.
 
     Images of at most 64 pixels are enlarged twice, those of more than 128 reduced to 128.
     """
-    rows = class_rows(labels, len(classes), 10)
+    rows = class_rows(labels, len(classes), most)
     height, width = images.shape[2:]
     scale = 2.0 if max(height, width) <= 64 else min(1.0, 128 / max(height, width))
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return sheet([[to_pil(images[i]).resize(size, method) for i in row] for row in rows])
+    grid = sheet([[to_pil(images[i]).resize(size, method) for i in row] for row in rows])
+    return to_png(grid if grid.mode == "L" else grid.quantize(256, dither=Image.Dither.NONE))
+
+
+def decoded_preview(decoder: Decoder, labels: Tensor, classes: tuple[str, ...], most: int = 10) -> bytes:
+    """`preview` of the first training images of each class, those of one stored image side by side.
+
+    Args:
+        decoder: makes the training images.
+        labels: classes `[N]` of the stored images.
+        classes: their names.
+        most: training images a class.
+    """
+    stored = decoder.image_of(torch.arange(len(decoder)))
+    items = stored.argsort(stable=True)
+    found = labels[stored[items]]
+    first = torch.cat([(found == k).nonzero().flatten()[:most] for k in found.unique()[:10]])
+    images = decoder(items[first]).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return preview(images, found[first], classes, most)
 
 
 def class_rows(labels: Tensor, classes: int, most: int) -> list[list[int]]:

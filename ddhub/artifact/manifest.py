@@ -36,7 +36,6 @@ from ddhub.io.json import parse as parse
 MANIFEST = "manifest.json"
 PARQUET = "data/train-00000-of-00001.parquet"
 TENSORS = "tensors.safetensors"
-RECIPE = "recipe.py"
 PREVIEW = "preview.png"
 RESULTS = "results.jsonl"
 README = "README.md"
@@ -45,7 +44,7 @@ STORED = ("images", "image_labels")  # the two tensors that live in the parquet 
 DAMAGED = "file damaged or edited"
 LINK = "a link to a place outside the artifact; put the file itself there"
 TEXT_BYTES = 2**22  # that a file of text may have
-LIMITS = {**dict.fromkeys((MANIFEST, RESULTS, README, RECIPE), TEXT_BYTES), PREVIEW: 2**24}
+LIMITS = {**dict.fromkeys((MANIFEST, RESULTS, README), TEXT_BYTES), PREVIEW: 2**24}
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +151,9 @@ class Manifest:
     `image_size` is (channels, height, width) in pixels; `mean`, `std` and `pixel_range` are in unit
     scale per channel: the stored byte b means low + b / 255 · (high - low).
 
-    `tensors` and `files` are empty until `Artifact.write` fills them. `tensors` names "images" (U8)
+    `tensors`, `content` and `files` are empty until `Artifact.write` fills them. `content` is the sha256 of what a
+    student sees, `ddhub.artifact.consistency.content`; it is empty in a manifest older than this field, whose images
+    are not kept. `tensors` names "images" (U8)
     and "image_labels" (U8, from 257 classes on U16), which live in the parquet file, and every
     tensor of `tensors.safetensors`; `files` has the sha256 and size of every frozen file.
 
@@ -170,6 +171,7 @@ class Manifest:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixel_range: tuple[tuple[float, float], ...]
+    encoding: dict[str, Any]
     decoder: dict[str, Any]
     labels: dict[str, Any]
     protocol: dict[str, Any]
@@ -181,6 +183,7 @@ class Manifest:
     deviations: list[str]
     paper: list[dict[str, Any]]
     tensors: dict[str, dict[str, Any]]
+    content: str
     files: dict[str, dict[str, Any]]
 
     def __post_init__(self) -> None:
@@ -231,7 +234,7 @@ class Manifest:
         if labels != {"dtype": label_dtype(len(self.classes)), "shape": count}:
             raise ArtifactError(f"tensors.image_labels must be a class number an image; {REPAIR}")
         extra = {TENSORS} if self.tensors.keys() - set(STORED) else set()
-        for path in sorted(self.files.keys() ^ {PARQUET, RECIPE, PREVIEW, *extra}):
+        for path in sorted(self.files.keys() ^ {PARQUET, PREVIEW, *extra}):
             state = "a file too many" if path in self.files else "not the file"
             raise ArtifactError(f"the manifest lists {state}, {path!r}; {REPAIR}")
         for name in dict.fromkeys((self.dataset, self.source["name"])):
@@ -255,9 +258,14 @@ class Manifest:
         """Raw bytes of each stored tensor, labels included: its cost before any compression."""
         return {name: DTYPE_BYTES[entry["dtype"]] * math.prod(entry["shape"]) for name, entry in self.tensors.items()}
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the files that hold images, classes and tensors, encoded as they are stored."""
+        return sum(self.files[name]["bytes"] for name in (PARQUET, TENSORS) if name in self.files)
+
     def bits_per_class(self) -> float:
-        """8 · (sum of `bytes_by_tensor`) / number of classes."""
-        return 8 * sum(self.bytes_by_tensor().values()) / len(self.classes)
+        """8 · `stored_bytes` / number of classes."""
+        return 8 * self.stored_bytes / len(self.classes)
 
 
 def label_dtype(classes: int) -> str:

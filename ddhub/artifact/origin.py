@@ -1,8 +1,23 @@
-"""Imported artifacts on their cards: how to know them, and the command that made them. Nothing here imports torch."""
+"""Where an artifact comes from: the code that made it, and of an imported one the command.
+
+A manifest names the repository, the commit and the file that made the artifact, with the sha256 of that file and of
+every module of the project that it imports, directly or not. Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
 from ddhub.artifact.manifest import Manifest
+
+ROOT = Path(__file__).parents[2]
+REPOSITORY = "ddhub"
+UNCOMMITTED = "+"  # ends the commit of a working tree that differs from it
 
 PATH = "ddhub/importing.py"  # `recipe.path` of a manifest
 _REPEATED = ("class_order", "mean", "std", "teachers")  # options that take several values: joined by commas
@@ -26,3 +41,44 @@ def command(m: Manifest) -> list[str]:
     if config.get("scale") in ("unit", "normalized"):
         words.append(f"--{config['scale']}")
     return [*words, "--citation", "CITATION.bib"] if m.citation else words
+
+
+def provenance(file: Path) -> dict[str, Any]:
+    """The keys repository, commit and modules of a manifest's `recipe`, for the file of a recipe or of the package."""
+    paths = sorted(_closure(file.resolve()))
+    modules = {path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {"repository": REPOSITORY, "commit": _commit(), "modules": modules}
+
+
+def _closure(file: Path) -> set[Path]:
+    """A file and every module of the project that it imports, directly or not."""
+    found, new = set(), {file}
+    while new:
+        found |= new
+        new = {path for module in new for path in _imported(module)} - found
+    return found
+
+
+@cache
+def _imported(file: Path) -> frozenset[Path]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    ours = (ROOT / name.replace(".", "/") for name in names if name.split(".")[0] in ("ddhub", "recipes"))
+    files = (path for stem in ours for path in (stem.with_suffix(".py"), stem / "__init__.py"))
+    return frozenset(path for path in files if path.is_file())
+
+
+def _commit() -> str:
+    """The repository's commit, with `+` when the working tree differs; empty outside a checkout."""
+    if not (ROOT / "pyproject.toml").is_file():
+        return ""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+        diff = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + (UNCOMMITTED if diff.stdout.strip() else "")

@@ -15,24 +15,26 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ddhub.artifact.manifest import RESULTS, Manifest, read_manifest, read_results
+from ddhub.artifact.manifest import PARQUET, RESULTS, Manifest, read_manifest, read_results
 from ddhub.errors import ArtifactError
+from ddhub.protocols.protocol import Protocol
 
-_TYPES = {"str": (str,), "int": (int,), "float": (int, float)}
+_TYPES = {"str": (str,), "int": (int,), "float": (int, float), "dict[str, Any]": (dict,)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """One student, one seed, one number: top-1 accuracy in percent after the last epoch, on all test images.
 
-    `digest` names the artifact's content, `protocol_digest` the protocol; `steps` and `seconds` are those of the
-    training, `precision` is that of the student's forward passes.
+    `digest` names the artifact, `protocol_digest` the protocol, whose fields are `settings`; `steps` and `seconds` are
+    those of the training, `precision` is that of the student's forward passes.
     """
 
     artifact: str
     digest: str
     protocol: str
     protocol_digest: str
+    settings: dict[str, Any]
     model: str
     seed: int
     accuracy: float
@@ -92,11 +94,12 @@ class Entry:
 
     manifest: Manifest
     results: list[Result]
+    kept: bool = True  # whether its data are there too, not its results alone
 
     @property
     def bytes(self) -> int:
-        """Raw bytes of all stored tensors, labels included."""
-        return sum(self.manifest.bytes_by_tensor().values())
+        """Stored bytes of images, labels and all other tensors, as they lie in the files."""
+        return self.manifest.stored_bytes
 
     def means(self) -> list[Mean]:
         """The results by protocol, test set and model; a seed recorded twice counts once, the first time."""
@@ -115,7 +118,8 @@ def read(folder: str | Path) -> Entry:
     """
     manifest = read_manifest(folder)
     lines = enumerate(read_results(folder), 1)
-    return Entry(manifest, [_result(x, manifest, f"{Path(folder) / RESULTS}, line {i}") for i, x in lines])
+    kept = (Path(folder) / PARQUET).is_file()
+    return Entry(manifest, [_result(x, manifest, f"{Path(folder) / RESULTS}, line {i}") for i, x in lines], kept)
 
 
 def settings(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Mean]]:
@@ -134,6 +138,12 @@ def _result(record: dict[str, Any], manifest: Manifest, what: str) -> Result:
     strange += [] if strange or 0 <= record["accuracy"] <= 100 else ["accuracy"]
     if strange:
         raise ArtifactError(f"{what}: field {strange[0]!r} is not as in a Result; delete that line")
+    try:
+        known_digest = Protocol.from_json(record["settings"]).digest
+    except ArtifactError as error:
+        raise ArtifactError(f"{what}: {error}; delete that line") from None
+    if known_digest != record["protocol_digest"]:
+        raise ArtifactError(f"{what}: its settings are not those of its protocol_digest; delete that line")
     if (record["artifact"], record["digest"]) != (manifest.name, manifest.digest):
         cause = f"a result of {record['artifact']!r}, digest {record['digest'][:12]!r}, not of this artifact"
         raise ArtifactError(f"{what}: {cause}; delete that line")

@@ -9,6 +9,7 @@ ddhub writes no metadata into the header.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,6 +41,11 @@ def describe(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     """What a manifest says of tensors: name -> {"dtype", "shape"}. KeyError for a type that is none of `DTYPES`."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     return {key: {"dtype": names[tensor.dtype], "shape": [*tensor.shape]} for key, tensor in tensors.items()}
+
+
+def sha256(tensor: Tensor) -> str:
+    """The sha256 (hex) of a tensor's values, row by row, little endian."""
+    return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def describe_net(build: Callable[[], nn.Module]) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ddhub.cards import metadata
-from ddhub.cards.comparison import beside, identify, losses
+from ddhub.cards.comparison import original, beside, identify, losses
 from ddhub.cards.label_text import labels
 from ddhub.cards.usage import NAMESPACE, decoder, loading, namespace, without
 from ddhub.cards.tables import heading, protocol_text, results
@@ -27,7 +27,7 @@ from ddhub.artifact.fields import DTYPE_BYTES
 from ddhub.artifact.origin import command as import_command
 from ddhub.artifact.origin import is_imported
 from ddhub.cards.markdown import code, table, text
-from ddhub.artifact.manifest import Manifest, label_dtype, seal_text
+from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, label_dtype, seal_text
 from ddhub.artifact.results import Entry, settings
 
 
@@ -41,7 +41,7 @@ def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -
     m, company = entry.manifest, beside(entry, others)
     parts = [
         f"{metadata.dataset(entry)}\n# {m.name}",
-        "![the stored images, one row a class](preview.png)",
+        *_picture(entry, others),
         _summary(m),
         *losses(entry, company),
         loading(m, owner),
@@ -64,6 +64,18 @@ def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -
     return "\n\n".join(parts) + "\n"
 
 
+def _picture(entry: Entry, others: Iterable[Entry]) -> list[str]:
+    """The preview; of an artifact whose data are not kept that of the one it is a variant of."""
+    if entry.kept:
+        return ["![the stored images, one row a class](preview.png)"]
+    found = original(entry, others)
+    if found is None:
+        return ["Its data are not kept here."]
+    name = found.manifest.name
+    link = f"![the stored images of {name}, one row a class](../{name}/preview.png)"
+    return [f"A variant of [{name}](../{name}/README.md), whose images are shown; its data are not kept here.", link]
+
+
 def is_right(text: str, entry: Entry, others: Iterable[Entry]) -> bool:
     """Whether the text of a README.md is the card of `entry`, beside the artifacts that it was rendered with.
 
@@ -84,7 +96,7 @@ def leaderboard(entries: Sequence[Entry]) -> str:
     parts = [
         "# Leaderboard",
         "Top-1 accuracy in percent after the last epoch, mean ± sample standard deviation over n seeds. "
-        "Protocols and test sets never share a table; bytes are raw and include labels.",
+        "Protocols and test sets never share a table; bytes are those stored, labels included.",
     ]
     for means in settings(entries).values():
         parts.append(heading("##", means[0]))
@@ -109,23 +121,27 @@ def _summary(m: Manifest) -> str:
     return (
         f"Distilled `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for "
         f"{len(m.classes):,} classes, {maker} `{text(m.method)}` for a budget of {m.ipc} images "
-        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`."
+        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`; content: {f'`{m.content}`' if m.content else 'not recorded'}."
     )
 
 
 def _bytes(entry: Entry) -> list[str]:
     m = entry.manifest
     label = DTYPE_BYTES[label_dtype(len(m.classes))]
-    random = m.ipc * len(m.classes) * (math.prod(m.image_size) + label)
     rows: list[tuple[object, ...]] = [
         (f"`{name}`", m.tensors[name]["dtype"], " x ".join(map(str, m.tensors[name]["shape"])), f"{size:,}")
         for name, size in m.bytes_by_tensor().items()
     ]
-    rows.append(("**total**", "", "", f"**{entry.bytes:,}**"))
-    rows.append((f"random selection, {m.ipc} images per class", "", "", f"{random:,}"))
-    times = f"{entry.bytes / random:.2f} times the bytes of {m.ipc} random images per class with hard labels"
-    cost = f"{m.bits_per_class():,.0f} bits per class, labels included: {times}."
-    return [table("tensor|type|shape|raw bytes", rows), cost]
+    raw, random = sum(m.bytes_by_tensor().values()), m.ipc * len(m.classes) * (math.prod(m.image_size) + label)
+    rows.append(("all", "", "", f"{raw:,}"))
+    files = [(f"`{name}`", f"{m.files[name]['bytes']:,}") for name in (PARQUET, TENSORS) if name in m.files]
+    return [
+        f"**{entry.bytes:,} stored bytes**, labels included: {m.bits_per_class():,.0f} bits per class.",
+        table("file|stored bytes", files),
+        f"Before encoding, as papers count: {raw:,} bytes, {raw / random:.2f} times those of {m.ipc} random images per "
+        "class with hard labels.",
+        table("tensor|type|shape|raw bytes", rows),
+    ]
 
 
 def _paper(m: Manifest) -> list[str]:
@@ -144,7 +160,8 @@ def _recipe(m: Manifest) -> list[str]:
     facts: dict[str, Any] = {
         "preset": recipe["preset"] or "none",
         **{f"setting {key}": _setting(value) for key, value in sorted(recipe["config"].items())},
-        **{key: run[key] for key in ("commit", "device", "precision", "versions") if key in run},
+        "commit": recipe["commit"] or "not known",
+        **{key: run[key] for key in ("device", "precision", "versions") if key in run},
         # A stage that was cut and resumed counts from its last start.
         **({"seconds, each stage from its last start": run["seconds"]} if "seconds" in run else {}),
     }
@@ -153,7 +170,7 @@ def _recipe(m: Manifest) -> list[str]:
     if isinstance(run.get("measured"), dict):
         facts |= {f"measured {key}": value for key, value in run["measured"].items()}
     return [
-        f"By `{text(recipe['path'])}`, whose text is in `recipe.py`:",
+        f"By `{text(recipe['path'])}` of {text(recipe['repository'])}:",
         code("sh", [shlex.join(words)]),
         table("fact|value", facts.items()),
     ]

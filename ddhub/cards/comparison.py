@@ -65,6 +65,17 @@ def beside(entry: Entry, others: Iterable[Entry]) -> Beside:
     return Beside(baseline, [*variants, *(x for x in drawn if x not in random and asked & _asked(x))])
 
 
+def original(entry: Entry, others: Iterable[Entry]) -> Entry | None:
+    """The artifact that this one is a variant of, if any: of its method, data set and ipc, with the shorter name."""
+
+    def key(m: Manifest) -> tuple[object, ...]:
+        return m.method, m.dataset, m.ipc
+
+    m = entry.manifest
+    same = [x for x in others if key(x.manifest) == key(m) and m.name.startswith(f"{x.manifest.name}-")]
+    return min(same, key=lambda x: len(x.manifest.name), default=None)
+
+
 def _asked(entry: Entry) -> set[tuple[str, ...]]:
     """Protocol, test set and student of every mean of an artifact."""
     return {(*mean.setting, mean.first.model) for mean in entry.means()}

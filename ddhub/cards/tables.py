@@ -7,7 +7,6 @@ stands in words what its numbers say (`ddhub.cards.findings`).
 
 from __future__ import annotations
 
-import ast
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,41 +97,10 @@ def _table(means: Sequence[Mean], entries: Mapping[str, Entry], company: Beside)
     return table(columns, rows)
 
 
-def _base(result: Result, manifests: Iterable[Manifest]) -> Protocol | None:
-    """The protocol with the result's digest: recommended, named, or named with the changes that its name states."""
-    bases = [*map(protocol, protocols()), *(Protocol.from_json(m.protocol) for m in manifests)]
-    bases += [changed(x, epochs=result.epochs) for x in bases if x.warmup < result.epochs]
-    bases += _stated(result.protocol)
-    return next((x for x in bases if x.digest == result.protocol_digest), None)
-
-
-def _stated(name: str) -> list[Protocol]:
-    """The protocol called `NAME+field=value+...`, as `protocol(NAME, field=value)` names it."""
-    base, *notes = name.split("+")
-    changes = {}
-    try:
-        for note in notes:
-            key, _, value = note.partition("=")
-            many = isinstance(getattr(Protocol(), key), tuple)
-            changes[key] = tuple(map(_value, value.split(","))) if many else _value(value)
-        return [protocol(base, **changes)] if notes else []
-    except (UsageError, AttributeError, TypeError, ValueError):
-        return []  # a name is free text: whoever gave it need not follow the form
-
-
-def _value(word: str) -> object:
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
-        return word
-
-
 def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:
     """All settings of a table's protocol, and the labels of its artifacts, which set the loss."""
     first = means[0].first
-    base = _base(first, manifests)
-    if base is None:
-        return f"The settings of protocol {text(first.protocol)} are in no manifest at hand."
+    base = Protocol.from_json(first.settings)
     momentum = f", momentum {base.momentum:g}" if base.optimizer == "sgd" else ""
     spared = "" if base.decay_biases else " (not on biases and norms)"
     used = {mean.first.digest for mean in means}
@@ -208,8 +176,8 @@ def _commands(means: Sequence[Mean], m: Manifest) -> list[str]:
 
 def flags(first: Result, m: Manifest) -> list[str]:
     """What `ddhub train` needs to use the result's protocol, beginning from the nearest name."""
-    plan = _base(first, [m])
-    if plan is None or (plan.digest == Protocol.from_json(m.protocol).digest and plan.name not in protocols()):
+    plan = Protocol.from_json(first.settings)
+    if plan.digest == Protocol.from_json(m.protocol).digest and plan.name not in protocols():
         return []
     changes: dict[str, list[str]] = {"epochs": ["--epochs", str(plan.epochs)]}
     changes["batch_size"] = ["--batch-size", str(plan.batch_size)]

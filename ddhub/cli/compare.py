@@ -43,7 +43,7 @@ def compare(
     path = Path(plot) if plot else None
     if path and path.suffix.lower() != ".png":
         raise UsageError(f"{path} does not end in .png; choose another --plot")
-    named = {resolve(name): name for name in names}
+    named = {resolve(name, whole=False): name for name in names}
     entries = {name: results.read(folder) for folder, name in named.items()}
     means = _setting(entries, protocol, model, test)
     first = means[0].first

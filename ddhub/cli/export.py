@@ -49,7 +49,7 @@ def cite(names: tuple[str, ...]) -> None:
     from ddhub.teachers import folder_of
 
     folders = {name: folder_of(name) for name in names}
-    manifests = [read_manifest(resolve(name)) for name, teacher in folders.items() if not teacher]
+    manifests = [read_manifest(resolve(name, whole=False)) for name, teacher in folders.items() if not teacher]
     datasets = [teachers.read(teacher)["dataset"] for teacher in folders.values() if teacher]
     click.echo(printable("\n\n".join(citations(manifests, datasets))))
 

@@ -50,10 +50,10 @@ def complete_artifacts(context: click.Context, param: click.Parameter, incomplet
 
 def complete_teachers(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
     """Bundled teachers, and folders that are teachers."""
-    from ddhub.artifact.bundled import TEACHERS
+    from ddhub.artifact.bundled import BUNDLED
     from ddhub.teachers import FACTS
 
-    bundled = (path.parent.name for path in TEACHERS.glob(f"*/{FACTS}"))
+    bundled = (path.parent.name for path in BUNDLED.glob(f"*/{FACTS}"))
     return _or_folder(_starting([*bundled, *_folders(incomplete, (FACTS,))], incomplete))
 
 

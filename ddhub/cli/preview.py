@@ -72,18 +72,11 @@ def _mosaics(folder: Path, proxy: str | None) -> tuple[bytes, str]:
 
 def _decoded(folder: Path) -> bytes:
     """PNG grid of the first ten training images of the first ten classes, grouped by their stored image."""
-    import torch
-
-    from ddhub.artifact import images as pixels
     from ddhub.artifact.folder import Artifact
+    from ddhub.artifact.images import decoded_preview
     from ddhub.data import decode
 
     artifact = Artifact.open(folder)
     m = artifact.manifest
     decoder = decode.build(m.decoder, artifact.images(), artifact.tensors(), m.pixel_range)
-    stored = decoder.image_of(torch.arange(len(decoder)))
-    items = stored.argsort(stable=True)
-    labels = artifact.image_labels()[stored[items]]
-    first = torch.cat([(labels == k).nonzero().flatten()[:10] for k in labels.unique()[:10]])
-    images = decoder(items[first]).mul(255).round().clamp(0, 255).to(torch.uint8)
-    return pixels.to_png(pixels.preview(images, labels[first], m.classes))
+    return decoded_preview(decoder, artifact.image_labels(), m.classes)

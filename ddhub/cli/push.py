@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--create-pr", is_flag=True, help="Open a pull request: no tag, no catalog entry.")
 @click.option("--catalog", metavar="FILE", help="Add the version's entry there. [the checkout's, for its namespace]")
 @click.option("--accept-below-baseline", is_flag=True, help="Publish what random selection beats; the card says so.")
+@click.option("--accept-uncommitted", is_flag=True, help="Publish what code made that is in no commit.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done; write nothing.")
 @json_option
 def push(
@@ -36,6 +37,7 @@ def push(
     create_pr: bool,
     catalog: str | None,
     accept_below_baseline: bool,
+    accept_uncommitted: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -53,6 +55,7 @@ def push(
         create_pr=create_pr,
         dry_run=dry_run,
         accept_below_baseline=accept_below_baseline,
+        accept_uncommitted=accept_uncommitted,
         catalog=catalog or (None if private or create_pr else _own_catalog(to)),
     )
     if as_json:

@@ -93,19 +93,19 @@ def info(name: str, as_json: bool) -> None:
 def facts(entry: Entry) -> dict[str, Any]:
     """What `info` prints of an artifact, and `list` in part."""
     m = entry.manifest
-    recipe, run = {key: m.recipe[key] for key in ("path", "preset", "seed")}, m.recipe["run"]
+    recipe, run = {key: m.recipe[key] for key in ("path", "commit", "preset", "seed")}, m.recipe["run"]
     return {
-        **{key: getattr(m, key) for key in ("name", "digest", "method", "dataset", "ipc", "license")},
+        **{key: getattr(m, key) for key in ("name", "digest", "content", "method", "dataset", "ipc", "license")},
         "classes": list(m.classes),
         "image_size": list(m.image_size),
         "decoder": m.decoder,
         "labels": m.labels,
         "protocol": {**m.protocol, "digest": Protocol.from_json(m.protocol).digest},
-        "recipe": {**recipe, "commit": run.get("commit", "")},
+        "recipe": recipe,
         **({"measured": run["measured"]} if run.get("measured") else {}),  # what the recipe found out about its images
         "source": m.source,
         "teachers": m.teachers,
-        "tensor_bytes": m.bytes_by_tensor(),
+        "raw_bytes": m.bytes_by_tensor(),
         "bytes": entry.bytes,
         "bits_per_class": m.bits_per_class(),
         "deviations": m.deviations,

@@ -37,24 +37,24 @@ def verify(names: tuple[str, ...], remote: bool, as_json: bool) -> None:
     for name, teacher in folders.items():
         try:
             if teacher:
-                count, digest = 2, teachers.verify(teacher)["digest"]
+                count, digests = 2, {"digest": teachers.verify(teacher)["digest"]}
             else:
-                count, digest = _checked(name, found[name], entries)
+                count, digests = _checked(name, found[name], entries)
         except ArtifactError as error:
             reports.append({"name": name, "ok": False, "error": str(error)})
             say(f"error: {error}", err=True)
             continue
-        reports.append({"name": name, "ok": True, "files": count, "digest": digest})
+        reports.append({"name": name, "ok": True, "files": count, **digests})
         if not as_json:
-            say(f"{name}: ok, {count} files, digest {digest}")
+            say(f"{name}: ok, {count} files, {', '.join(f'{key} {value}' for key, value in digests.items())}")
     if as_json:
         print_json(reports)
     if not all(report["ok"] for report in reports):
         sys.exit(1)
 
 
-def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, str]:
-    """Files and digest of an artifact of which every byte and the card are right. Raises ArtifactError."""
+def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, dict[str, str]]:
+    """Files and digests of an artifact of which every byte and the card are right. Raises ArtifactError."""
     from ddhub.artifact import results
     from ddhub.artifact.folder import Artifact
     from ddhub.artifact.manifest import COMPENSATORS, README, read_bytes
@@ -68,7 +68,8 @@ def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, str]:
         raise ArtifactError(f"{readme}: {cause}; run ddhub card {name}")
     if pictures.exists() and read_bytes(pictures) != compensators.render(artifact):
         raise ArtifactError(f"{pictures}: not what this Pillow makes of the tensors; remove it, or publish it again")
-    return len(artifact.file_bytes()), artifact.manifest.digest
+    m = artifact.manifest
+    return len(artifact.file_bytes()), {"digest": m.digest, "content": m.content}
 
 
 def verify_published(names: tuple[str, ...], as_json: bool) -> None:

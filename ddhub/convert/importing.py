@@ -27,7 +27,7 @@ from ddhub.artifact import bundled
 from ddhub.artifact.fields import RULES
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import Manifest
-from ddhub.artifact.origin import PATH
+from ddhub.artifact.origin import PATH, provenance
 from ddhub.artifact.quantise import Constants, Moved, eight_bits
 from ddhub.convert import formats
 from ddhub.convert.class_folders import read_folder
@@ -152,11 +152,13 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
         mean=mean,
         std=std,
         pixel_range=pixel_range,
+        encoding={"codec": "png"},
         decoder=decoder,
         labels=_scheme(ask, found, plan),
         protocol=plan.to_json(),
         recipe={
             "path": PATH,
+            **provenance(Path(__file__)),
             "preset": None,
             "config": _config(path, kind, ask, found),
             "seed": 0,
@@ -171,6 +173,7 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
         deviations=["Imported: how it was made is known from its publisher alone.", *found.notes, *said],
         paper=[],
         tensors={},
+        content="",
         files={},
     )
     if ask.teachers:
@@ -181,7 +184,6 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
         images=images,
         image_labels=classes,
         tensors={"labels.logits": logits} if manifest.labels["kind"] == "soft" and logits is not None else {},
-        recipe_text=Path(__file__).read_text(),
     )
 
 
@@ -290,7 +292,7 @@ def _labelled_by(names: Sequence[str], manifest: Manifest, out: Path) -> Manifes
     ids = [teachers.identify(name, near=near) for name in names]
     folders = [teachers.resolve(known, near=near).resolve() for known in ids]
     for name, folder in zip(names, folders, strict=True):
-        if Path(name).is_dir() and folder.parent not in (near, bundled.TEACHERS.resolve()):
+        if Path(name).is_dir() and folder.parent not in (near, bundled.BUNDLED.resolve()):
             raise UsageError(f"teacher {name!r} lies where the artifact would not find it; put its folder into {near}")
     about = About(**{key: getattr(manifest, key) for key in _ABOUT}, digest="", near=near)
     teachers.fitting(ids, about)

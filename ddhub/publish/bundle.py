@@ -17,6 +17,7 @@ from typing import Any
 
 from ddhub.artifact.bundled import around
 from ddhub.artifact.manifest import COMPENSATORS, MANIFEST, README, RESULTS, read_bytes, seal_text
+from ddhub.artifact.origin import UNCOMMITTED
 from ddhub.artifact.results import Entry
 from ddhub.cards.comparison import BASELINE, against, beside, no_baseline
 from ddhub.cards.tables import flags
@@ -59,11 +60,14 @@ class Publication:
     checks: tuple[str, ...]
 
 
-def of_artifact(folder: Path, namespace: str, *, accept_below_baseline: bool = False) -> Publication:
+def of_artifact(
+    folder: Path, namespace: str, *, accept_below_baseline: bool = False, accept_uncommitted: bool = False
+) -> Publication:
     """The artifact in `folder`, for the repository NAMESPACE/NAME.
 
     Raises:
-        UsageError: no results, no baseline, or a mean below the baseline's; or a teacher that is nowhere.
+        UsageError: code that was not committed, no results, no baseline, a mean below the baseline's, or a teacher
+            that is nowhere.
         ArtifactError: what loading refuses.
     """
     from ddhub.artifact import results
@@ -73,6 +77,10 @@ def of_artifact(folder: Path, namespace: str, *, accept_below_baseline: bool = F
 
     artifact, entry = Artifact.open(folder), results.read(folder)
     open_data(artifact)  # what does not load is not published
+    if artifact.manifest.recipe["commit"].endswith(UNCOMMITTED) and not accept_uncommitted:
+        cause = "was made from a working tree that differs from its commit, so nobody can look its code up"
+        advice = "commit and make it again, or publish it all the same with --accept-uncommitted"
+        raise UsageError(f"{artifact.manifest.name} {cause}; {advice}")
     others = list(around([folder], [folder]).values())
     checks = _gate(entry, others, folder, accept_below_baseline)
     files = _listed(folder, artifact.manifest.files)

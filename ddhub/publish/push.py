@@ -33,6 +33,7 @@ def push(
     commit_message: str | None = None,
     dry_run: bool = False,
     accept_below_baseline: bool = False,
+    accept_uncommitted: bool = False,
     catalog: str | Path | None = None,
 ) -> Published:
     """Publish the artifact or teacher in `folder`; what is there already is not sent again.
@@ -49,6 +50,7 @@ def push(
         commit_message: name and digest if not given.
         dry_run: check and compare everything, but write nothing.
         accept_below_baseline: publish an artifact that random selection beats; its card says so in any case.
+        accept_uncommitted: publish an artifact whose code was in no commit when it was made.
         catalog: the file that gets the entry of the new version: repository, commit, digest, tag.
 
     Raises:
@@ -60,7 +62,7 @@ def push(
     """
     repo = to if isinstance(to, str) and REPO.fullmatch(to) else None
     owner = client.namespace() if to is None else repo.partition("/")[0] if repo else NAMESPACE
-    found = _read(folder, owner, accept_below_baseline)
+    found = _read(folder, owner, accept_below_baseline, accept_uncommitted)
     if to is not None and not repo:
         if private is not None or revision or create_pr or catalog:
             raise UsageError(f"{to} is a folder: it has no visibility, branches or catalog entry; leave them out")
@@ -79,10 +81,15 @@ def push(
     return done
 
 
-def _read(folder: str | Path, owner: str, accept_below_baseline: bool) -> Publication:
+def _read(folder: str | Path, owner: str, accept_below_baseline: bool, accept_uncommitted: bool) -> Publication:
     if teacher := folder_of(str(folder)):
         return of_teacher(teacher, owner)
-    return of_artifact(resolve(folder), owner, accept_below_baseline=accept_below_baseline)
+    return of_artifact(
+        resolve(folder),
+        owner,
+        accept_below_baseline=accept_below_baseline,
+        accept_uncommitted=accept_uncommitted,
+    )
 
 
 def _enter(catalog: Path, name: str, pin: Pin) -> None:

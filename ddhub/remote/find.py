@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ddhub.artifact import bundled
-from ddhub.artifact.manifest import MANIFEST
+from ddhub.artifact.manifest import MANIFEST, README
 from ddhub.errors import ArtifactError, UsageError, unknown
 from ddhub.io.rules import is_name
 from ddhub.remote import static
@@ -45,8 +45,13 @@ def find(
     if tail and revision not in (None, tail):
         raise UsageError(f"{name}: another revision, {revision!r}, is asked for too; leave one out")
     revision = revision or tail or None
-    if is_name(base) and revision is None and (bundled.BUNDLED / base / MANIFEST).exists():
-        return bundled.BUNDLED / base, None
+    kept = bundled.BUNDLED / base
+    if is_name(base) and revision is None and (kept / MANIFEST).exists():
+        if bundled.has_data(kept) or not whole:
+            return kept, None
+        if base not in pins():
+            cause = "its data are not kept here, only its results"
+            raise ArtifactError(f"{base}: {cause}; make it again by the command on its card, {kept / README}")
     if folder.exists():
         raise ArtifactError(f"{folder} is a file, not an artifact's folder; name the folder that holds {MANIFEST}")
     pin = pins().get(base)

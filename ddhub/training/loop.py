@@ -106,6 +106,7 @@ def train(
         digest=data.about.digest,
         protocol=plan.name,
         protocol_digest=plan.digest,
+        settings=plan.to_json(),
         model=name,
         seed=seed,
         accuracy=accuracy,

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import re
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import Manifest
+from ddhub.artifact.origin import provenance
 from ddhub.errors import UsageError
 from ddhub.io.rules import is_name
 from ddhub.protocols.protocol import Protocol
@@ -42,17 +42,6 @@ def _hash(settings: object) -> str:
 
 def _words(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _commit() -> str:
-    """The repository's commit, with `+` when the working tree differs; empty outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        diff = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head.stdout.strip() + ("+" if diff.stdout.strip() else "")
 
 
 class Run:
@@ -225,16 +214,17 @@ class Run:
             mean=source.mean,
             std=source.std,
             pixel_range=tuple(pixel_range) or ((0.0, 1.0),) * shape[0],
+            encoding={"codec": "png"},
             decoder=decoder,
             labels=labels,
             protocol=protocol.to_json(),
             recipe={
                 "path": f"recipes/{path.name}",
+                **provenance(path),
                 "preset": self.preset if self.cfg == presets.get(self.preset) else None,
                 "config": json.loads(json.dumps(asdict(self.cfg))),
                 "seed": self.cfg.seed,
                 "run": {
-                    "commit": _commit(),
                     "device": describe(self.device),
                     "precision": self.precision,
                     "versions": versions(),
@@ -259,6 +249,7 @@ class Run:
             deviations=[*deviations, *self.scaled()],
             paper=paper,
             tensors={},
+            content="",
             files={},
         )
         return Artifact.write(
@@ -267,5 +258,4 @@ class Run:
             images=images,
             image_labels=image_labels,
             tensors=tensors,
-            recipe_text=path.read_text(),
         )

@@ -412,7 +412,7 @@ def test_train_shares_seeds_over_ranks(shelf: Path, tmp_path: Path) -> None:
     alone = json.loads(run("train", shelf / RANDOM, *words))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "ddhub.cli.app", "train", str(copy), *words],
+        [*launch, "-m", "ddhub.cli", "train", str(copy), *words],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(app.__file__).parents[2])},
@@ -710,7 +710,7 @@ def test_options_that_cannot_be() -> None:
 
 
 def test_an_interrupt_is_no_traceback(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddhub.artifact.results.read", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("ddhub.artifact.bundled.read", mock.Mock(side_effect=KeyboardInterrupt))
     monkeypatch.setattr(sys, "argv", ["ddhub", "list"])
     with contextlib.redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
         app.main()

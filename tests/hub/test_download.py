@@ -41,7 +41,7 @@ def test_a_folder_comes_before_a_bundled_name_before_the_catalog_before_the_hub(
     hub: DummyHub, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddhub.bundled.BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr("ddhub.artifact.bundled.BUNDLED", tmp_path / "bundled")
     hub.put("ddhub/tiny", version(4))
     assert is_exactly(resolve(NAME), version(4))
     pin(catalog, hub.put(REPO, version(1)))

@@ -127,7 +127,8 @@ def test_hf_hub_offline_in_a_process_of_its_own(hub: DummyHub, there: bool, tmp_
     if there:
         resolve(REPO, cache_dir=tmp_path / "hf" / "hub")
     asked = len(hub.log)
-    code = "import sys; from ddhub.hub import resolve; print(resolve('lab/tiny')); assert 'torch' not in sys.modules"
+    find = "from ddhub.remote.find import resolve; print(resolve('lab/tiny'))"
+    code = f"import sys; {find}; assert 'torch' not in sys.modules"
     env = {**hub.environment(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT)
     assert len(hub.log) == asked

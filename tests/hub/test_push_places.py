@@ -74,7 +74,7 @@ def test_from_python(signed_in: DummyHub, tmp_path: Path) -> None:
     done = data.push_to_hub(REPO, commit_message="Mine", token=signed_in.token)
     assert done.tag == "v1" and signed_in.tags(REPO) == {"v1": done.commit}
     for name in ("lab", "./lab/x", f"{REPO}/x"):
-        with pytest.raises(UsageError, match="is no repository NAMESPACE/NAME"):
+        with pytest.raises(UsageError, match="is not a repository NAMESPACE/NAME"):
             data.push_to_hub(name)
     written = data.export("npz", tmp_path / "x.npz")
     assert written.items == 24 and written.path == tmp_path / "x.npz"

@@ -15,7 +15,7 @@ import torch
 from test_crops import mosaics
 
 import ddhub
-from ddhub import hub as names
+from ddhub.artifact import bundled
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import COMPENSATORS, MANIFEST, PARQUET, README
 from ddhub.publish.push import push
@@ -144,7 +144,7 @@ def test_the_cards_lines_for_mosaics(
 def test_the_bundled_artifacts_are_read_by_their_cards_lines(signed_in: DummyHub) -> None:
     for name in ("cifar10-infer-ipc10", "cifar10-random-ipc10"):
         push(name, f"ddhub/{name}")
-        check_readers_code(signed_in, f"ddhub/{name}", names.BUNDLED / name)
+        check_readers_code(signed_in, f"ddhub/{name}", bundled.BUNDLED / name)
 
 
 def check_readers_code(hub: DummyHub, repo: str, folder: Path, lines: int = 10, slack: float = 0) -> None:

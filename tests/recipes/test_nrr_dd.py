@@ -320,7 +320,7 @@ def test_a_run_that_is_interrupted_in_each_stage_ends_with_the_same_digest(
 def test_two_ranks_make_the_artifact_of_one_process(tmp_path: Path, work: Path) -> None:
     smoke(tmp_path / "one" / "smoke", work, batch=4)
     own = with_teacher(work, tmp_path / "work")
-    words = (str(tmp_path / "smoke"), "--preset", "smoke", "--batch", "4", "--work", str(own))
+    words = (str(tmp_path / "smoke"), "--preset", "smoke", "--batch", "4", "--precision", "fp32", "--work", str(own))
     done = torchrun(2, "-m", "recipes", "nrr-dd", *words)
     assert done.returncode == 0, done.stderr
     found = Artifact.open(tmp_path / "smoke").manifest

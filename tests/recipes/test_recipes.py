@@ -110,17 +110,18 @@ STAGES = [
 ]
 KILL = """
 import os, signal, sys
-import recipes, recipes.__main__
+import recipes.__main__
+from recipes.run.run import Run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 stage, number = sys.argv[1], getattr(signal, sys.argv[2])
-whole = recipes.Run.stage
+whole = Run.stage
 def dying(self, name, fn, settings=None):
     def fatal():
         fn()
         os.kill(os.getpid(), number)
         return fn()
     return whole(self, name, fatal if name == stage else fn, settings)
-recipes.Run.stage = dying
+Run.stage = dying
 sys.argv = ["recipes", "infer", sys.argv[3], "--preset", "smoke"]
 recipes.__main__.main()
 """
@@ -225,7 +226,11 @@ def test_the_card_says_what_was_scaled(tmp_path: Path) -> None:
             2,
             "need experts of 2 epochs, and train_epochs is 1; raise it, or lower --max-start-epoch",
         ),
-        (["infer", "OUT", "--preset", "smoke", "--lr", "1e30"], 1, "not finite (lr 1e+30, fp32); lower --lr"),
+        (
+            ["infer", "OUT", "--preset", "smoke", "--lr", "1e30", "--precision", "fp32"],
+            1,
+            "not finite (lr 1e+30, fp32); lower --lr",
+        ),
         (
             ["infer", "OUT", "--teachers", "resnet19", "--dataset", "cifar10-mini"],
             2,

@@ -253,7 +253,7 @@ def test_images_lie_class_by_class_and_units_change_nothing(
 ) -> None:
     cfg = replace(sre2l.SMOKE, batch=4, **STATIC)
     smoke(tmp_path / "whole", work, batch=4, **STATIC)
-    monkeypatch.setattr("recipes.inversion.inversion.UNIT", 1)
+    monkeypatch.setattr("recipes.run.units.UNIT", 1)
     calls: dict[tuple[int, int], torch.Tensor] = {}
     monkeypatch.setattr("recipes.sre2l.recover", spy(sre2l.recover, calls))
     smoke(tmp_path / "parts", work, batch=4, **STATIC)

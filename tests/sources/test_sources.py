@@ -284,14 +284,14 @@ def test_a_cache_that_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPa
 
 CHILD = """
 import sys
-from ddhub import _decoded, sources
-original = getattr(_decoded, sys.argv[1])
+from ddhub.sources import cache, source
+original = getattr(cache, sys.argv[1])
 def wait(*args):
     print("here", flush=True)
     sys.stdin.readline()
     return original(*args)
-setattr(_decoded, sys.argv[1], wait)
-print(sources.open_source("cifar10", root=sys.argv[2]).fingerprint)
+setattr(cache, sys.argv[1], wait)
+print(source.open_source("cifar10", root=sys.argv[2]).fingerprint)
 """
 
 
