@@ -81,7 +81,7 @@ def preview(images: Tensor, labels: Tensor, classes: tuple[str, ...], most: int 
 
 
 def decoded_preview(decoder: Decoder, labels: Tensor, classes: tuple[str, ...], most: int = 10) -> bytes:
-    """`preview` of the first training images of each class, those of one stored image side by side.
+    """`preview` of training images of each class, those of one stored image side by side.
 
     Args:
         decoder: makes the training images.
@@ -90,17 +90,18 @@ def decoded_preview(decoder: Decoder, labels: Tensor, classes: tuple[str, ...], 
         most: training images a class.
     """
     stored = decoder.image_of(torch.arange(len(decoder)))
-    items = stored.argsort(stable=True)
-    found = labels[stored[items]]
-    first = torch.cat([(found == k).nonzero().flatten()[:most] for k in found.unique()[:10]])
-    images = decoder(items[first]).mul(255).round().clamp(0, 255).to(torch.uint8)
-    return preview(images, found[first], classes, most)
+    views = max(1, len(stored) // len(labels))  # training images of a stored one
+    shown = class_rows(labels, len(classes), max(1, most // views))
+    items = torch.cat([(stored == image).nonzero().flatten() for row in shown for image in row])
+    images = decoder(items).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return preview(images, labels[stored[items]], classes, most)
 
 
 def class_rows(labels: Tensor, classes: int, most: int) -> list[list[int]]:
-    """The first images of each of the first ten classes that have some, at most so many."""
-    rows = [torch.nonzero(labels == k).flatten()[:most].tolist() for k in range(classes)]
-    return [row for row in rows if row][:10]
+    """Images of each of the first ten classes that have some: all, or so many that are spread evenly over them."""
+    rows = [torch.nonzero(labels == k).flatten() for k in range(classes)]
+    found = [row for row in rows if len(row)][:10]
+    return [row[torch.arange(min(most, len(row))) * len(row) // min(most, len(row))].tolist() for row in found]
 
 
 def sheet(rows: list[list[Image.Image]]) -> Image.Image:
