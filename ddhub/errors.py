@@ -1,7 +1,7 @@
-"""Errors a user can act on: one line that names the thing, the cause and the next step.
+"""Errors that a user can act on: one line that names the thing, the cause and the next step.
 
-The command line prints them as they are and exits with 2 for `UsageError` (ask for something else) and 1 for the
-rest (something is wrong with a file, a data set or a run).
+The command line prints the line as it is. Its exit status is 2 for `UsageError` (the request must change) and 1 for
+the other classes (something is wrong with a file, a data set or a run).
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ class DDHubError(Exception):
 
 
 class UsageError(DDHubError):
-    """What was asked for cannot be: an unknown name, an impossible setting."""
+    """A request that cannot be met, such as an unknown name or an impossible setting."""
 
 
 class ArtifactError(DDHubError):
-    """A folder that is not a sound artifact, or one that this version cannot read."""
+    """An artifact that is damaged, inconsistent or written by a newer version of ddhub."""
 
 
 class SourceError(DDHubError):
-    """Real data that is missing, incomplete or not what its name says."""
+    """Real data that is missing, incomplete, damaged or other data than its name says."""
 
 
 class TrainingError(DDHubError):
-    """A run that cannot go on, such as one whose loss is not a number."""
+    """A training run that cannot continue, for example because its loss is not finite."""
 
 
 class HubError(DDHubError):
-    """The Hub, which cannot be reached or refuses what it is asked."""
+    """The Hub cannot be reached or refuses a request."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
-    """The error for a name that nobody knows, with the nearest known one.
+    """The error for an unknown name; its message offers the nearest known name.
 
     >>> print(unknown("model", "resnet81", ["resnet18"], "ddhub train --help"))
     unknown model 'resnet81'; did you mean 'resnet18'? (ddhub train --help)
@@ -47,5 +47,5 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Usage
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, 300 characters of it at most, or its kind when it has none."""
+    """The first line of an error's text, at most 300 characters; the error's type if the text is empty."""
     return next(iter(str(error).splitlines()), "")[:300] or type(error).__name__

@@ -1,1 +1,1 @@
-"""Measures of data: complexity of classes, class activation maps, utilisation of pixels, cuts of mosaics."""
+"""Measures of data: complexity of classes, class activation maps, utilisation of pixels, pictures of mosaics."""

@@ -1,12 +1,12 @@
-"""How complex images are, and what of a data set's accuracy a distilled one recovers: the two measures of Comp-DD.
+"""The two measures of Comp-DD: the complexity of images, and the share of accuracy that distilled data recovers.
 
     score of image i = 1 - share of positions with A_i > 0.5        A_i: its class activation map, in [0, 1]
     complexity of a class = mean score of its training images
     recovery ratio = accuracy on distilled data / accuracy on all data
 
 From *Emphasizing Discriminative Features for Dataset Distillation in Complex Scenarios* (Wang et al., CVPR 2025,
-arXiv 2410.17193): of a category's classes the ten of highest complexity are its hard subset, the ten of lowest its easy
-one (`birds-hard`, `birds-easy`, ...). Scores and ratios of the paper are in percent; scores here are shares.
+arXiv 2410.17193): the ten classes of highest complexity of a category are its hard subset, the ten of lowest
+complexity its easy subset (`birds-hard`, `birds-easy`, ...). Scores of the paper are in percent, here in [0, 1].
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Cam = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def complexity_score(maps: Tensor, *, threshold: float = 0.5, strict: bool = True) -> Tensor:
-    """The scores `[N]` of images, in [0, 1]: what share of each class activation map is not active.
+    """Complexity scores `[N]` in [0, 1]: the share of each class activation map that is not active.
 
     Args:
-        maps: `[N, h, w]` in [0, 1], each with least 0 and greatest 1 as a rule; at the resolution of the net's layer in
-            the official code.
-        threshold: from which a position is active.
-        strict: whether it must exceed the threshold (the official code) or may equal it (the paper's formula).
+        maps: `[N, h, w]` in [0, 1], usually with minimum 0 and maximum 1; the official code takes them at the
+            resolution of the net's layer.
+        threshold: the value above which a position is active.
+        strict: True: a position at the threshold is not active (the official code); False: it is (the paper's formula).
 
     Raises:
-        UsageError: maps of another shape, or values outside [0, 1].
+        UsageError: the maps have another shape or values outside [0, 1].
     """
     if maps.ndim != 3 or not maps.numel():
         raise UsageError(f"maps are of shape {[*maps.shape]}; give [images, height, width]")
@@ -52,24 +52,24 @@ def net_complexity(
     strict: bool = True,
     batch: int = 64,
 ) -> Tensor:
-    """The scores `[N]` of images by the class activation maps of a net, each scaled to [0, 1] as it comes.
+    """Complexity scores `[N]` of images from a net's class activation maps, each scaled to [0, 1].
 
-    The paper's net is an ImageNet ResNet-18 with images squashed to 224 x 224, its maps Smooth Grad-CAM++ of the last
-    block (7 x 7; that it is the last is not stated). Images of many batches can be scored a part at a time.
+    The paper uses an ImageNet ResNet-18, images squashed to 224 x 224, and Smooth Grad-CAM++ maps, taken here at the
+    last block (7 x 7), as the paper does not name the block. Large sets can be scored in several calls.
 
         net_complexity(net, images, ddhub.measures.cam.grad_cam)
 
     Args:
-        net: returns logits; frozen and in eval mode.
+        net: returns logits `[B, classes]`; it must be frozen and in eval mode.
         images: normalised, `[N, C, H, W]`.
-        cam: `cam(net, images, classes)` gives maps `[B, h, w]`.
-        classes: the class `[N]` whose map counts; None is the net's own likeliest one, as in the official code.
+        cam: a function whose `cam(net, images, classes)` returns maps `[B, h, w]`.
+        classes: the class `[N]` of each map; if None, the class that the net predicts, as in the official code.
         threshold: as for `complexity_score`.
         strict: as for `complexity_score`.
-        batch: images at a time.
+        batch: images per forward pass.
 
     Raises:
-        UsageError: not one class an image, or a net without maps.
+        UsageError: `classes` does not have one class an image, or the net has no feature maps.
     """
     if classes is not None and classes.shape != images.shape[:1]:
         raise UsageError(f"{[*classes.shape]} classes of {len(images)} images; give one each")
@@ -80,7 +80,7 @@ def net_complexity(
             y = net(x).argmax(1) if classes is None else classes[start : start + batch]
         maps = cam(net, x, y)
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        scaled = (maps - low) / (high - low + 1e-8)  # 0 everywhere where all is alike, as the official code has it
+        scaled = (maps - low) / (high - low + 1e-8)  # a constant map becomes 0, as in the official code
         scores.append(complexity_score(scaled, threshold=threshold, strict=strict).cpu())
     return torch.cat(scores)
 
@@ -89,15 +89,17 @@ def class_complexity(scores: Tensor, labels: Tensor, classes: int | None = None)
     """The complexity `[classes]` of each class: the mean score of its images.
 
     Args:
-        scores: `[N]`.
-        labels: `[N]`.
-        classes: how many; the greatest label and one if None.
+        scores: the score `[N]` of each image.
+        labels: the class `[N]` of each image.
+        classes: number of classes; if None, the largest label + 1.
 
     Raises:
-        UsageError: not one label a score, labels out of range, or a class without images.
+        UsageError: scores and labels differ in number, a label is out of range, or a class has no images.
     """
     if scores.ndim != 1 or scores.shape != labels.shape or not len(labels):
-        raise UsageError(f"scores are {[*scores.shape]} and labels {[*labels.shape]}; give one of each an image")
+        raise UsageError(
+            f"scores are {[*scores.shape]} and labels {[*labels.shape]}; give one score and one label an image"
+        )
     count = int(labels.max()) + 1 if classes is None else classes
     if int(labels.min()) < 0 or int(labels.max()) >= count:
         raise UsageError(f"labels are {int(labels.min())} to {int(labels.max())}, not within 0 to {count - 1}")
@@ -108,14 +110,14 @@ def class_complexity(scores: Tensor, labels: Tensor, classes: int | None = None)
 
 
 def recovery_ratio(distilled: float, full: float) -> float:
-    """The share in percent of the accuracy on all data that distilled data give: 100 · distilled / full.
+    """The share of the accuracy on all data that distilled data reaches, in percent: 100 · distilled / full.
 
     Args:
         distilled: accuracy in percent of a net trained on the distilled data.
         full: accuracy in percent of the same net trained on all data.
 
     Raises:
-        UsageError: accuracies that are none.
+        UsageError: an accuracy is outside 0 to 100, or `full` is 0.
 
     >>> round(recovery_ratio(71.0, 87.8), 1)
     80.9

@@ -1,8 +1,8 @@
-"""A picture of the squares that a `crops` artifact decodes: where they lie, and how much a proxy makes of each pixel.
+"""A picture of the crops that a `crops` artifact decodes to: their positions, and how much each pixel is used.
 
-For each stored image two cells side by side: the image, enlarged, with its tiles in white and its regions in colours,
-and its utilisation map (`ddhub.measures.utilisation`); without a proxy one of how many training images a pixel is part
-of.
+Each stored image has two cells side by side: the enlarged image with its tiles in white and its regions in colours, and
+its utilisation map (`ddhub.measures.utilisation`). Without a proxy the second cell shows the number of training images
+that contain each pixel.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from ddhub.artifact.folder import Artifact
 from ddhub.data.decode import Crops, build
 from ddhub.measures.utilisation import Proxy, maps
 
-# Okabe and Ito's colours, which are told apart whatever kind of colour vision one has; without black, grey and white
+# Okabe and Ito's palette, distinguishable with every kind of colour vision, without black, grey and white
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-_SIDE = 128  # of a cell in pixels, about
+_SIDE = 128  # approximate side of a cell in pixels
 
 
 def draw(artifact: Artifact, proxy: nn.Module | None = None) -> tuple[bytes, str]:
-    """The picture as PNG, a row a class, at most ten rows of five images, and a line that explains it.
+    """The picture as PNG bytes, and a line that explains it: one row a class, at most ten rows of five images.
 
-    The artifact must be one with the decoder `crops`, the proxy a net of its data set.
+    The artifact must have the decoder `crops`; the proxy must be a net for its data set.
 
     Raises:
-        UsageError: a proxy that is no ConvNet.
+        UsageError: the proxy is not a ConvNet.
     """
     m = artifact.manifest
     decoder = build(m.decoder, artifact.images(), artifact.tensors(), m.pixel_range)
-    assert isinstance(decoder, Crops), "only squares can be drawn"
+    assert isinstance(decoder, Crops), "only artifacts with the decoder `crops` can be drawn"
     rows = images.class_rows(artifact.image_labels(), len(m.classes), 5)
     corners = {i: decoder.corners(torch.arange(i, len(decoder), len(decoder.images))) for row in rows for i in row}
     if proxy is None:
-        uses = {i: used(places, decoder.side) for i, places in corners.items()}
+        uses = {i: use_counts(positions, decoder.side) for i, positions in corners.items()}
         most = max(int(count.max()) for count in uses.values())
         right = {i: count * 255 // most for i, count in uses.items()}
-        said = f"how often a pixel is used, white is {most}"
+        legend = f"training images per pixel, white is {most}"
     else:
         chosen, stats = list(corners), (torch.tensor(m.mean).view(-1, 1, 1), torch.tensor(m.std).view(-1, 1, 1))
-        stored, places = decoder.images[chosen] / 255, torch.stack([corners[i] for i in chosen])
-        found = maps(Proxy(proxy, *stats), stored, artifact.image_labels()[chosen], places, decoder.side)
-        right = dict(zip(chosen, (found * 255).long(), strict=True))
-        said = "how much the proxy answers to a pixel, white is the most in its image"
+        stored, positions = decoder.images[chosen] / 255, torch.stack([corners[i] for i in chosen])
+        utilisation = maps(Proxy(proxy, *stats), stored, artifact.image_labels()[chosen], positions, decoder.side)
+        right = dict(zip(chosen, (utilisation * 255).long(), strict=True))
+        legend = "response of the proxy to each pixel, white is the maximum of an image"
     cells = [[cell for i in row for cell in (_outlined(decoder, i, corners[i]), _grey(right[i]))] for row in rows]
     tiles, regions = len(decoder.tiles), decoder.boxes.shape[1]
-    return images.to_png(images.sheet(cells)), f"{tiles} tiles in white, {regions} regions in colours; {said}"
+    return images.to_png(images.sheet(cells)), f"{tiles} tiles in white, {regions} regions in colours; {legend}"
 
 
-def used(corners: Tensor, side: int) -> Tensor:
-    """How many of the squares at `corners` `[T, 2]` each pixel is part of: int64, as far as the squares reach."""
+def use_counts(corners: Tensor, side: int) -> Tensor:
+    """The number of crops, with top left `corners` `[T, 2]`, that contain each pixel: i64 `[H, W]`."""
     height, width = (corners.amax(0) + side).tolist()
     count = torch.zeros(height, width, dtype=torch.int64)
     for y, x in corners.tolist():
@@ -60,7 +60,7 @@ def used(corners: Tensor, side: int) -> Tensor:
 
 
 def _outlined(decoder: Crops, image: int, corners: Tensor) -> Image.Image:
-    """A stored image, as far as its tiles reach, with the outlines of all squares."""
+    """A stored image, padded to the extent of its tiles, with the outlines of all crops."""
     height, width = decoder.size
     canvas = decoder.side * decoder.factor
     stored = torch.full((decoder.images.shape[1], canvas, canvas), 128, dtype=torch.uint8)
@@ -79,7 +79,7 @@ def _grey(level: Tensor) -> Image.Image:
 
 
 def _cell(picture: Image.Image) -> Image.Image:
-    """A square picture in RGB, enlarged by a whole number or reduced to the side of a cell."""
+    """A square picture in RGB, enlarged by an integer factor or reduced to the side of a cell."""
     times, side = max(1, _SIDE // picture.width), min(_SIDE, picture.width)
     method = Image.Resampling.NEAREST if picture.width <= _SIDE else Image.Resampling.BOX
     return picture.convert("RGB").resize((times * side, times * side), method)

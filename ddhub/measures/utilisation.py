@@ -1,11 +1,12 @@
-"""How much of a stored image a net makes use of: the response of a proxy to the squares that it decodes to.
+"""Utilisation of stored images: how much a proxy net responds to each pixel of the crops that they decode to.
 
-    response   r = ReLU(Σ_channels A ⊙ ∂l_c / ∂A), A behind the proxy's last ReLU, l_c the logit of the image's class;
-               only linear layers follow, so that without the ReLU the sum over all positions is l_c - bias_c
-    map        M: the responses of the squares, bilinear, at their places; the greatest where they overlap; the greatest
-               of an image is 1
+    response   r = ReLU(Σ_channels A ⊙ ∂l_c / ∂A); A is the output of the proxy's last ReLU, l_c the logit of the
+               image's class; only linear layers follow, so that without the ReLU the sum of r over all positions is
+               l_c - bias_c
+    map        M: the responses of the crops, resized bilinearly and put at the positions of the crops; the maximum
+               where crops overlap; scaled so that the maximum of an image is 1
 
-A reconstruction: of UDD's measure (arXiv 2408.16268) nothing is published but that a proxy's responses guide it.
+This is a reconstruction: of UDD's measure (arXiv 2408.16268) only the use of a proxy's responses is published.
 """
 
 from __future__ import annotations
@@ -22,30 +23,32 @@ _BATCH = 500  # images a forward pass
 
 
 class Proxy:
-    """A frozen net trained on real data, and the normalisation it was trained with; in float32 on its device.
+    """A frozen net trained on real data, with its normalisation; it computes in float32 on the net's device.
 
     Args:
-        net: in eval mode; its features end in ReLU, pool and flattening.
+        net: a net in eval mode whose features end in ReLU, average pooling and flattening.
         mean, std: per channel in unit scale, `[C, 1, 1]`.
 
     Raises:
-        UsageError: a net that ends otherwise.
+        UsageError: the net's features end in other layers.
     """
 
     def __init__(self, net: nn.Module, mean: Tensor, std: Tensor) -> None:
         kinds = [type(layer) for layer in list(net.features)[-3:]] if isinstance(net, Net) else []
         if not isinstance(net, Net) or kinds != [nn.ReLU, nn.AvgPool2d, nn.Flatten]:
-            raise UsageError("responses are those of a ConvNet (ReLU, pool, linear at its end); name another proxy")
+            raise UsageError(
+                "the proxy must be a ConvNet that ends in ReLU, pooling and a linear layer; name another proxy"
+            )
         self.net, self.mean, self.std = net, mean, std
 
     @torch.no_grad()
     def log_probabilities(self, x: Tensor) -> Tensor:
-        """`[B, classes]` of images `[B, C, H, W]` in unit scale."""
+        """Log-probabilities `[B, classes]` of images `[B, C, H, W]` in unit scale."""
         parts = ((x - self.mean) / self.std).split(_BATCH)
         return torch.cat([F.log_softmax(self.net(part), dim=1) for part in parts])
 
     def responses(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Gradient times activation, summed over channels, without the ReLU: `[B, h, w]` of images in unit scale."""
+        """Gradient times activation, summed over channels, before the ReLU: `[B, h, w]` of images in unit scale."""
         parts = zip(((x - self.mean) / self.std).split(_BATCH), labels.split(_BATCH), strict=True)
         return torch.cat([self._response(*part) for part in parts])
 
@@ -55,29 +58,29 @@ class Proxy:
         active.requires_grad_()
         logits = self.net.head(self.net.features[-2:](active)).gather(1, labels[:, None])
         (slope,) = torch.autograd.grad(logits.sum(), active)
-        found: Tensor = (active.detach() * slope).sum(1)
-        return found
+        response: Tensor = (active.detach() * slope).sum(1)
+        return response
 
 
 def maps(proxy: Proxy, images: Tensor, labels: Tensor, corners: Tensor, side: int) -> Tensor:
-    """M `[N, P, P]` of images `[N, C, H, W]` in unit scale, P the height padded to a multiple of the side.
+    """Utilisation maps M `[N, P, P]` of images in unit scale; P is the height padded to a multiple of `side`.
 
     Args:
-        proxy: whose responses.
-        images, labels: stored images and their classes `[N]`.
-        corners: of each image's formations, `[N, F, 2]`.
-        side: of the formations.
+        proxy: the net whose responses are mapped.
+        images, labels: stored images `[N, C, H, W]` and their classes `[N]`.
+        corners: row and column of the top left corner of each image's F crops, `[N, F, 2]`.
+        side: side of the crops in pixels.
     """
     count, slots = corners.shape[:2]
-    which = torch.arange(count, device=images.device).repeat_interleave(slots)
+    image_index = torch.arange(count, device=images.device).repeat_interleave(slots)
     flat = corners.flatten(0, 1)
-    x = crops(images, flat, which, side, (images.shape[2], images.shape[3]))
-    found = F.relu(proxy.responses(x, labels[which]))[:, None]
-    found = F.interpolate(found, (side, side), mode="bilinear", align_corners=False)
+    x = crops(images, flat, image_index, side, (images.shape[2], images.shape[3]))
+    response = F.relu(proxy.responses(x, labels[image_index]))[:, None]
+    response = F.interpolate(response, (side, side), mode="bilinear", align_corners=False)
     padded = images.shape[2] + -images.shape[2] % side
     rows, columns = (flat[:, :, None] + torch.arange(side, device=flat.device)).unbind(1)
-    place = (rows[:, :, None] * padded + columns[:, None]).view(count, -1)
-    canvas = torch.zeros(count, padded**2, dtype=found.dtype, device=images.device)
-    canvas = canvas.scatter_reduce(1, place, found.reshape(count, -1), "amax").view(count, padded, padded)
+    pixel_index = (rows[:, :, None] * padded + columns[:, None]).view(count, -1)
+    canvas = torch.zeros(count, padded**2, dtype=response.dtype, device=images.device)
+    canvas = canvas.scatter_reduce(1, pixel_index, response.reshape(count, -1), "amax").view(count, padded, padded)
     top = canvas.amax((1, 2), keepdim=True)
     return torch.where(top > 0, canvas / top, canvas)

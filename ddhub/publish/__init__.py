@@ -1,1 +1,1 @@
-"""Publication of an artifact: to a repository of the Hub or to a folder, after it was checked."""
+"""Publication of artifacts and teachers, checked first, to a repository of the Hub or to a folder."""

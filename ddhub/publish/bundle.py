@@ -1,9 +1,9 @@
-"""What is published of an artifact or a teacher: a repository's files, checked as loading checks them.
+"""The files that are published of an artifact or a teacher, checked as loading checks them.
 
     of_artifact(folder, "ddhub").files          # {"README.md": b"---\\nlicense: ...", ...}
 
-Of an artifact that is all its files, with a card rendered anew, which names the repository, and the compensators as
-pictures where it has some. The folder itself stays as it is.
+For an artifact these are all files of its folder, a card rendered anew with the name of the repository and, if it has
+compensators, a parquet file of them as pictures. The folder itself does not change.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from ddhub.training.open import open_data
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What is, or with a dry run would be, published.
+    """The outcome of a push; for a dry run, of the push that it stands for.
 
     Attributes:
-        url: of the repository or the pull request; for a folder its path.
-        commit: 40 hex digits; "" for a folder, and for a dry run with something to write.
+        url: the address of the repository or the pull request; for a folder its path.
+        commit: 40 hex digits; "" for a folder, and for a dry run that has something to write.
         tag: v1, v2, ...; "" for a folder, a branch or a pull request.
-        files: bytes of every file, by path.
-        changed: whether anything was not there already.
-        checks: what was checked, in words.
-        pin: the entry of a catalog; None for a teacher, and for what has no commit or tag.
+        files: the size in bytes of every file, by path.
+        changed: whether the push writes anything.
+        checks: the checks that passed, in words.
+        pin: the catalog entry; None for a teacher and for a push without commit or tag.
     """
 
     url: str
@@ -51,7 +51,7 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """The files of a repository, by path, and what they are: `kind` is `dataset` or `model`."""
+    """The contents of a repository: files by path; `kind` is the repository type, `dataset` or `model`."""
 
     name: str
     digest: str
@@ -66,9 +66,9 @@ def of_artifact(
     """The artifact in `folder`, for the repository NAMESPACE/NAME.
 
     Raises:
-        UsageError: code that was not committed, no results, no baseline, a mean below the baseline's, or a teacher
-            that is nowhere.
-        ArtifactError: what loading refuses.
+        UsageError: the code was not committed; results or the baseline are missing; a mean is below the baseline's;
+            or a teacher cannot be found.
+        ArtifactError: the artifact does not load.
     """
     from ddhub.artifact import results
     from ddhub.artifact.folder import Artifact
@@ -76,10 +76,10 @@ def of_artifact(
     from ddhub.publish import compensators
 
     artifact, entry = Artifact.open(folder), results.read(folder)
-    open_data(artifact)  # what does not load is not published
+    open_data(artifact)  # refuses an artifact that does not load
     if artifact.manifest.recipe["commit"].endswith(UNCOMMITTED) and not accept_uncommitted:
-        cause = "was made from a working tree that differs from its commit, so nobody can look its code up"
-        advice = "commit and make it again, or publish it all the same with --accept-uncommitted"
+        cause = "was made from a working tree that differs from its commit, so its code cannot be looked up"
+        advice = "commit and make it again, or publish it anyway with --accept-uncommitted"
         raise UsageError(f"{artifact.manifest.name} {cause}; {advice}")
     others = list(around([folder], [folder]).values())
     checks = _gate(entry, others, folder, accept_below_baseline)
@@ -89,51 +89,61 @@ def of_artifact(
         files[COMPENSATORS] = pictures
     files[README] = seal_text(card.render(entry, others, namespace)).encode()
     m = artifact.manifest
-    return Publication(name=m.name, digest=m.digest, kind="dataset", files=files, checks=("it loads", *checks))
+    return Publication(
+        name=m.name, digest=m.digest, kind="dataset", files=files, checks=("the artifact loads", *checks)
+    )
 
 
 def of_teacher(folder: Path, namespace: str) -> Publication:
-    """The teacher in `folder`, for the model repository NAMESPACE/NAME. ArtifactError for one that is not sound."""
+    """The teacher in `folder`, for the model repository NAMESPACE/NAME. Raises ArtifactError for a damaged one."""
     from ddhub import teachers
     from ddhub.cards import teacher
 
-    _, facts = teachers.open_teacher(folder)
-    files = _listed(folder, facts["files"])
+    _, record = teachers.open_teacher(folder)
+    files = _listed(folder, record["files"])
     files[teachers.FACTS] = read_bytes(folder / teachers.FACTS)
-    files[README] = seal_text(teacher.render(facts, namespace)).encode()
+    files[README] = seal_text(teacher.render(record, namespace)).encode()
     return Publication(
-        name=facts["name"], digest=facts["digest"], kind="model", files=files, checks=("its weights are the model's",)
+        name=record["name"], digest=record["digest"], kind="model", files=files, checks=("the weights fit the model",)
     )
 
 
 def _listed(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
-    """The files that a manifest lists. ArtifactError for one that has changed since it was checked."""
-    found = {name: read_bytes(folder / name) for name in files}
-    for name, data in found.items():
+    """The contents of the files that a manifest lists. Raises ArtifactError for a file that changed after its check."""
+    contents = {name: read_bytes(folder / name) for name in files}
+    for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != files[name]["sha256"]:
-            raise ArtifactError(f"{folder / name}: changed while it was published; try again")
-    return found
+            raise ArtifactError(f"{folder / name}: changed during the push; push again")
+    return contents
 
 
 def _gate(entry: Entry, others: list[Entry], folder: Path, accept: bool) -> list[str]:
-    """What was compared with random selection, in words; UsageError where that forbids to publish."""
+    """The comparisons with random selection, in words. Raises UsageError if they forbid publication."""
     m = entry.manifest
     if not entry.results:
         raise UsageError(f"{m.name} has no results; record some: ddhub train {folder} --seeds 3 --record --data ROOT")
     if m.method == BASELINE:
-        return ["it is a baseline itself"]
-    company = beside(entry, others)
-    if company.baseline is None:
+        return ["the artifact is a baseline itself"]
+    comparison = beside(entry, others)
+    if comparison.baseline is None:
         raise no_baseline(m, folder)
-    said, name = [], company.baseline.manifest.name
-    for own, random in against(entry, company):
-        what = f"{own.first.model} under {own.first.protocol} on {own.first.test}"
+    checks, name = [], comparison.baseline.manifest.name
+    for result, random in against(entry, comparison):
+        setting = f"{result.first.model} under {result.first.protocol} on {result.first.test}"
         if random is None:
-            words = ["ddhub", "train", str(folder), "--baseline", *flags(own.first, m), "--model", own.first.model]
+            words = [
+                "ddhub",
+                "train",
+                str(folder),
+                "--baseline",
+                *flags(result.first, m),
+                "--model",
+                result.first.model,
+            ]
             train = shlex.join([*words, "--seeds", "3", "--record", "--data", "ROOT"])
-            raise UsageError(f"{m.name}: its baseline {name} has no result of {what}; record one: {train}")
-        said.append(f"{what}: {own.mean:.2f} %, {name} {random.mean:.2f} %")
-        if own.mean < random.mean and not accept:
-            advice = "publish it all the same with --accept-below-baseline; the card says so"
-            raise UsageError(f"{m.name} is below random selection with {said[-1]}; {advice}")
-    return said
+            raise UsageError(f"{m.name}: its baseline {name} has no result of {setting}; record one: {train}")
+        checks.append(f"{setting}: {result.mean:.2f} %, {name} {random.mean:.2f} %")
+        if result.mean < random.mean and not accept:
+            advice = "publish it anyway with --accept-below-baseline; the card says so"
+            raise UsageError(f"{m.name} is below random selection with {checks[-1]}; {advice}")
+    return checks

@@ -1,9 +1,9 @@
-"""Compensators as pictures: the second config of a published artifact, for the Hub's viewer and for other tools.
+"""Compensators as pictures: a second config of a published artifact, for the Hub's viewer and for other tools.
 
-    compensators/train-00000-of-00001.parquet     image (PNG), net, set, scale: a row for each compensator
+    compensators/train-00000-of-00001.parquet     image (PNG), net, set, scale; one row a compensator
 
-A byte b of the picture stands for (b - 128) · scale in unit scale: grey is no change, and nothing is lost. The file is
-made from the tensors, which stay the truth: nothing reads it to rebuild an image.
+A byte b of the picture stands for (b - 128) · scale in unit scale, so that grey is no change. The conversion is
+lossless. The file is a copy: images are rebuilt from the tensors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ddhub.cards.metadata import COLUMNS, COMPENSATED, compensated
 
 
 def render(artifact: Artifact) -> bytes | None:
-    """The parquet file of an artifact's compensators; None for an artifact that has none."""
+    """The contents of the parquet file of an artifact's compensators; None if it has no compensators."""
     if not compensated(artifact.manifest):
         return None
     tensors = artifact.tensors()

@@ -3,8 +3,8 @@
     push("out/cifar10-infer-ipc10", "lab/cifar10-infer-ipc10").url
     push("out/cifar10-infer-ipc10", "/srv/ddhub")           # ddhub.load("cifar10-infer-ipc10", source="/srv/ddhub")
 
-Only what loads is published, and of artifacts only what has results that are not below those of random selection. A
-repository gets one commit, and the tag v1, v2, ... once its files are compared with those at hand.
+Only folders that load are published, and only artifacts with results that are not below those of random selection. A
+repository gets one commit. After its files have been compared with the local ones it gets the tag v1, v2, ...
 """
 
 from __future__ import annotations
@@ -36,48 +36,50 @@ def push(
     accept_uncommitted: bool = False,
     catalog: str | Path | None = None,
 ) -> Published:
-    """Publish the artifact or teacher in `folder`; what is there already is not sent again.
+    """Publish the artifact or teacher in `folder`; files that are unchanged are not sent again.
 
     Args:
-        folder: an artifact's or a teacher's folder, or the name of one.
-        to: the repository "namespace/NAME", with the name that the manifest has; or a folder, as a Path, or as a text
-            that is no two words around a slash: "/srv/ddhub", "./ddhub". If not given, the repository of that name in
-            the namespace DDHUB_NAMESPACE, else `ddhub`.
-        private: whether a new repository is private; it is an error if True and there is a public one.
-        token: the user's own if not given (`hf auth login`, HF_TOKEN).
-        revision: another branch than main. Neither it nor a pull request gets a tag or a catalog's entry.
-        create_pr: open a pull request in place of a commit.
-        commit_message: name and digest if not given.
+        folder: the folder or the name of an artifact or a teacher.
+        to: the repository "namespace/NAME", where NAME is the name in the manifest; or a folder, given as a Path or as
+            text other than two words around a slash ("/srv/ddhub", "./ddhub"). By default the repository of that name
+            in the namespace DDHUB_NAMESPACE, else `ddhub`.
+        private: whether a new repository is private; True is an error for an existing public repository.
+        token: a token of the Hub; by default the user's (`hf auth login`, HF_TOKEN).
+        revision: a branch other than main. Neither a branch nor a pull request gets a tag or a catalog entry.
+        create_pr: open a pull request instead of a commit.
+        commit_message: by default name and digest.
         dry_run: check and compare everything, but write nothing.
-        accept_below_baseline: publish an artifact that random selection beats; its card says so in any case.
-        accept_uncommitted: publish an artifact whose code was in no commit when it was made.
-        catalog: the file that gets the entry of the new version: repository, commit, digest, tag.
+        accept_below_baseline: publish an artifact that is below random selection; its card says so in any case.
+        accept_uncommitted: publish an artifact that was made from uncommitted code.
+        catalog: the catalog file that gets an entry for the new version: repository, commit, digest, tag.
 
     Raises:
-        UsageError: results or baseline missing, a mean below the baseline's, a `to` that cannot be.
-        ArtifactError: a folder that does not load.
-        HubError: a token that may not write, a Hub that refuses or cannot be reached; nothing, or a commit without a
-            tag, is left there, and the same push can be repeated.
-        DDHubError: a folder or catalog that cannot be written.
+        UsageError: results or the baseline are missing, a mean is below the baseline's, or the arguments do not fit.
+        ArtifactError: the folder does not load.
+        HubError: the token may not write, or the Hub refuses or cannot be reached. The repository is then unchanged or
+            has a commit without a tag; the same push can be repeated.
+        DDHubError: the folder or the catalog cannot be written.
     """
     repo = to if isinstance(to, str) and REPO.fullmatch(to) else None
     owner = client.namespace() if to is None else repo.partition("/")[0] if repo else NAMESPACE
-    found = _read(folder, owner, accept_below_baseline, accept_uncommitted)
+    publication = _read(folder, owner, accept_below_baseline, accept_uncommitted)
     if to is not None and not repo:
         if private is not None or revision or create_pr or catalog:
             raise UsageError(f"{to} is a folder: it has no visibility, branches or catalog entry; leave them out")
-        return to_folder.push(found, Path(to).expanduser(), dry_run=dry_run)
-    repo = repo or f"{owner}/{found.name}"
-    if repo != f"{owner}/{found.name}":
-        raise UsageError(f"{repo}: a repository has the name of what is in it; use {owner}/{found.name}, or ./{repo}")
+        return to_folder.push(publication, Path(to).expanduser(), dry_run=dry_run)
+    expected = f"{owner}/{publication.name}"
+    repo = repo or expected
+    if repo != expected:
+        cause = f"the repository must have the name of its contents, {publication.name}"
+        raise UsageError(f"{repo}: {cause}; use {expected}, or ./{repo} for a folder")
     if revision and create_pr:
         raise UsageError(f"{repo}: a pull request goes to main; leave out the revision {revision!r}")
     target = Target(
-        repo=repo, kind=found.kind, token=token, private=private, revision=revision, create_pr=create_pr
+        repo=repo, kind=publication.kind, token=token, private=private, revision=revision, create_pr=create_pr
     )  # fmt: skip
-    done = to_hub.push(found, target, commit_message, dry_run=dry_run)
+    done = to_hub.push(publication, target, commit_message, dry_run=dry_run)
     if catalog and done.pin and not dry_run:
-        _enter(Path(catalog), found.name, done.pin)
+        _add_to_catalog(Path(catalog), publication.name, done.pin)
     return done
 
 
@@ -92,7 +94,7 @@ def _read(folder: str | Path, owner: str, accept_below_baseline: bool, accept_un
     )
 
 
-def _enter(catalog: Path, name: str, pin: Pin) -> None:
+def _add_to_catalog(catalog: Path, name: str, pin: Pin) -> None:
     try:
         client.write_pin(catalog, name, pin)
     except OSError as error:

@@ -1,11 +1,11 @@
-"""Publish into a folder: a tree that `ddhub.load(name, source=FOLDER)` reads, from disk or off any web server.
+"""Publish into a folder: a tree that `ddhub.load(name, source=FOLDER)` reads, from disk or from any web server.
 
     FOLDER/catalog.json      {"format": 1, "artifacts": {NAME: {"digest": …, "files": [paths inside NAME]}}}
-    FOLDER/NAME/             the files
+    FOLDER/NAME/             the files of the artifact or teacher
 
-The catalog is written last of all: who reads while an artifact is replaced, or after a push was killed, finds the old
-one, the new one, or one that the catalog does not fit, which is refused; never a part of one. Teachers lie there
-without an entry: an artifact finds those that it names beside it.
+The catalog is written last. A reader during a push, or after a push was killed, gets the old artifact or the new one,
+both complete, or an error because catalog and artifact do not match. Teachers have no entry in the catalog: an artifact
+finds its teachers in the same tree.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ CATALOG = "catalog.json"
 
 
 def push(publication: Publication, tree: Path, *, dry_run: bool) -> Published:
-    """Write what is published into `tree`; `dry_run` compares and writes nothing.
+    """Write a publication into the folder `tree`; `dry_run` compares and writes nothing.
 
     Raises:
-        UsageError: a folder in its place that holds something else.
-        ArtifactError: a catalog that is damaged.
-        DDHubError: a disk that is full or read-only.
+        UsageError: the target folder exists and holds something else.
+        ArtifactError: the catalog is damaged.
+        DDHubError: the disk is full or read-only.
     """
     name, files = publication.name, publication.files
     folder = tree / name
     if folder.exists() and not any((folder / mark).is_file() for mark in (MANIFEST, FACTS)):
-        raise UsageError(f"{folder}: not overwritten, it is no artifact; choose another folder for --to")
+        raise UsageError(f"{folder}: not overwritten, it is not an artifact; choose another folder for --to")
     catalog = _catalog(tree)
     entry = {"digest": publication.digest, "files": sorted(files)}
     is_listed = publication.kind != "dataset" or catalog.get(name) == entry
@@ -55,7 +55,7 @@ def push(publication: Publication, tree: Path, *, dry_run: bool) -> Published:
             if publication.kind == "dataset":
                 text = json.dumps({"format": 1, "artifacts": {**_catalog(tree), name: entry}}, sort_keys=True, indent=1)
                 replace_file(tree / CATALOG, f"{text}\n".encode())
-            for stale in tree.glob(f".{CATALOG}.tmp-*"):  # of killed processes
+            for stale in tree.glob(f".{CATALOG}.tmp-*"):  # left by killed processes
                 stale.unlink(missing_ok=True)
     except OSError as error:
         cause = f"cannot be written ({error.strerror})"
@@ -64,17 +64,17 @@ def push(publication: Publication, tree: Path, *, dry_run: bool) -> Published:
 
 
 def _catalog(tree: Path) -> dict[str, object]:
-    """The entries of the catalog in `tree`, {} where there is none yet. ArtifactError for one that is damaged."""
+    """The entries of the catalog in `tree`, {} if there is no catalog yet. Raises ArtifactError if it is damaged."""
     path = tree / CATALOG
     if not path.exists():
         return {}
     entries = parse(read_bytes(path), str(path)).get("artifacts")
     if not isinstance(entries, dict):
-        raise ArtifactError(f"{path}: no catalog of artifacts; {REPAIR}")
+        raise ArtifactError(f"{path}: not a catalog of artifacts; {REPAIR}")
     return entries
 
 
 def _holds(folder: Path, files: dict[str, bytes]) -> bool:
-    """Whether the files in `folder` are these, and no others."""
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-    return found == files.keys() and all((folder / name).read_bytes() == data for name, data in files.items())
+    """Whether `folder` holds exactly these files."""
+    paths = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    return paths == files.keys() and all((folder / name).read_bytes() == data for name, data in files.items())

@@ -1,7 +1,8 @@
-"""Publish into a repository of the Hub: one commit on the one that was looked at, compared afterwards, then a tag.
+"""Publish into a repository of the Hub: one commit, a comparison of its files with those that were sent, then a tag.
 
-A push that dies leaves the repository as it was, or with a commit that has no tag yet; the next one goes on from there.
-What is already as it should be is not sent again, so that pushing twice changes nothing.
+A push that fails leaves the repository unchanged or with a commit without a tag; the next push continues from there.
+Unchanged files are not sent again, so that a repeated push changes nothing. The commit names its parent, so that the
+Hub refuses it if somebody else has committed in the meantime.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _STALE = re.compile(rf"(data|compensators)/.*|{re.escape(TENSORS)}|{re.escape(RE
 
 @dataclass(frozen=True)
 class _Head:
-    """A repository as it was found: its last commit, and the hashes of its files (sha256, or git's of a small file)."""
+    """The state of a repository: its last commit and the hashes of its files (sha256; for small files git's sha1)."""
 
     commit: str
     private: bool
@@ -36,7 +37,7 @@ class _Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A repository and how it is written to. A branch or a pull request is a draft: it gets no tag."""
+    """A repository to push to, and the options of the push."""
 
     repo: str
     kind: str
@@ -47,6 +48,7 @@ class Target:
 
     @property
     def is_draft(self) -> bool:
+        """Whether the push goes to a branch or a pull request, which gets no tag."""
         return self.create_pr or self.revision not in (None, "main")
 
     @property
@@ -61,12 +63,12 @@ class Target:
 
 
 def push(publication: Publication, target: Target, message: str | None, *, dry_run: bool) -> Published:
-    """Write what is published into a repository, made if there is none; `dry_run` only asks and compares.
+    """Write a publication into a repository, which is created if it does not exist; `dry_run` only compares.
 
     Raises:
-        HubError: a token that is missing, unknown or may not write; a Hub that does not answer or refuses; files that
-            are not there as they were sent.
-        UsageError: a public repository that was to be private.
+        HubError: the token is missing, unknown or may not write; the Hub does not answer or refuses; or files in the
+            repository differ from those that were sent.
+        UsageError: the repository is public and `target.private` is True.
     """
     _check_token(target)
     head = _head(target)
@@ -83,9 +85,9 @@ def push(publication: Publication, target: Target, message: str | None, *, dry_r
         head = _create(target)
     if head and target.revision and target.is_draft and not dry_run:
         _branch(target, target.revision)
-    if head and _is_there(publication.files, head.files):
-        found = max((number for commit, number in tags.items() if commit == head.commit), default=0)
-        plan = replace(plan, commit=head.commit, changed=False, tag=f"v{found}" if found and plan.tag else plan.tag)
+    if head and _is_current(publication.files, head.files):
+        number = max((number for commit, number in tags.items() if commit == head.commit), default=0)
+        plan = replace(plan, commit=head.commit, changed=False, tag=f"v{number}" if number and plan.tag else plan.tag)
     if dry_run or head is None:
         return plan
     if plan.changed:
@@ -103,7 +105,7 @@ def _check_token(target: Target) -> None:
 
     advice = f"make one of role 'write' ({constants.ENDPOINT}/settings/tokens), then: hf auth login"
     if not (target.token or get_token()):
-        raise HubError(f"{target.repo}: publishing takes a token, and there is none; {advice}")
+        raise HubError(f"{target.repo}: a push needs a token, and there is none; {advice}")
     try:
         user: dict[str, Any] = patiently(target.api.whoami, target.repo)
     except Unreachable:
@@ -115,27 +117,27 @@ def _check_token(target: Target) -> None:
 
 
 def _head(target: Target) -> _Head | None:
-    """The repository at the branch that is written to, or at main where there is no such branch; None for neither."""
+    """The state of the target branch, or of main if that branch does not exist; None without a repository."""
     with suppress(Missing):
-        return _look(target, target.revision)
+        return _state(target, target.revision)
     if target.revision is None:
         if target.create_pr:
             raise HubError(f"{target.repo}: no such repository to open a pull request for; push without --create-pr")
         return None
     with suppress(Missing):
-        return _look(target, None)
+        return _state(target, None)
     return None
 
 
-def _look(target: Target, revision: str | None) -> _Head:
-    def ask() -> _Head:
+def _state(target: Target, revision: str | None) -> _Head:
+    def request() -> _Head:
         info: Any = target.api.repo_info(
             target.repo, repo_type=target.kind, revision=revision, files_metadata=True, timeout=TIMEOUT
         )
         files = {x.rfilename: x.lfs.sha256 if x.lfs else x.blob_id for x in info.siblings or ()}
         return _Head(info.sha, info.private, files)
 
-    head = patiently(ask, target.repo)
+    head = patiently(request, target.repo)
     if target.private and not head.private:
         raise UsageError(f"{target.repo} is public; make it private in its settings first, or push without --private")
     return head
@@ -144,48 +146,48 @@ def _look(target: Target, revision: str | None) -> _Head:
 def _create(target: Target) -> _Head:
     api, private = target.api, target.private
     patiently(lambda: api.create_repo(target.repo, repo_type=target.kind, private=private, exist_ok=True), target.repo)
-    return _look(target, None)
+    return _state(target, None)
 
 
 def _branch(target: Target, name: str) -> None:
-    api, what = target.api, f"{target.repo}: branch {name}"
-    patiently(lambda: api.create_branch(target.repo, branch=name, repo_type=target.kind, exist_ok=True), what)
+    api, subject = target.api, f"{target.repo}: branch {name}"
+    patiently(lambda: api.create_branch(target.repo, branch=name, repo_type=target.kind, exist_ok=True), subject)
 
 
 def _tag(target: Target, name: str, commit: str) -> None:
-    api, what = target.api, f"{target.repo}: tag {name}"
-    patiently(lambda: api.create_tag(target.repo, tag=name, revision=commit, repo_type=target.kind), what)
+    api, subject = target.api, f"{target.repo}: tag {name}"
+    patiently(lambda: api.create_tag(target.repo, tag=name, revision=commit, repo_type=target.kind), subject)
 
 
 def _tags(target: Target) -> dict[str, int]:
-    """The number of the highest tag v1, v2, ... of each commit that has one."""
+    """The highest version number of each commit that has a tag v1, v2, ..."""
     refs = patiently(lambda: target.api.list_repo_refs(target.repo, repo_type=target.kind), f"{target.repo}: its tags")
-    found: dict[str, int] = {}
+    versions: dict[str, int] = {}
     for tag in refs.tags:
         if re.fullmatch(r"v[1-9][0-9]{0,8}", tag.name):
-            found[tag.target_commit] = max(found.get(tag.target_commit, 0), int(tag.name[1:]))
-    return found
+            versions[tag.target_commit] = max(versions.get(tag.target_commit, 0), int(tag.name[1:]))
+    return versions
 
 
-def _is_there(files: Mapping[str, bytes], found: Mapping[str, str]) -> bool:
-    """Whether a repository holds these files, and no others of ours."""
-    return not _stale(files, found) and not [name for name in files if not _same(files[name], found.get(name, ""))]
+def _is_current(files: Mapping[str, bytes], hashes: Mapping[str, str]) -> bool:
+    """Whether a repository holds these files and no stale ones; `hashes` are those of its files by path."""
+    return not _stale(files, hashes) and not [name for name in files if not _same(files[name], hashes.get(name, ""))]
 
 
-def _stale(files: Mapping[str, bytes], found: Mapping[str, str]) -> list[str]:
-    """What lies where data lie but is not published any more: `data/train-*` would take it for data."""
-    return [name for name in found if name not in files and _STALE.fullmatch(name)]
+def _stale(files: Mapping[str, bytes], hashes: Mapping[str, str]) -> list[str]:
+    """Data files in a repository that are not published any more; `data/train-*` would match them."""
+    return [name for name in hashes if name not in files and _STALE.fullmatch(name)]
 
 
-def _same(data: bytes, found: str) -> bool:
-    """Whether a hash of the Hub is that of the data: sha256 of large files, of others git's sha1 of a blob."""
-    if len(found) == 64:
-        return hashlib.sha256(data).hexdigest() == found
-    return hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).hexdigest() == found
+def _same(data: bytes, expected: str) -> bool:
+    """Whether data has the hash that the Hub lists: sha256 for large files, git's sha1 of a blob for others."""
+    if len(expected) == 64:
+        return hashlib.sha256(data).hexdigest() == expected
+    return hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).hexdigest() == expected
 
 
 def _commit(publication: Publication, target: Target, head: _Head, message: str) -> tuple[str, str]:
-    """Make the one commit; its address, or the pull request's, and its 40 hex digits. Raises HubError."""
+    """Make the commit; return the address of the repository or pull request, and the commit's hash."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     files = publication.files
@@ -210,14 +212,14 @@ def _commit(publication: Publication, target: Target, head: _Head, message: str)
     except HubError:
         now = head
         with suppress(HubError):
-            now = _look(target, target.revision)
+            now = _state(target, target.revision)
         if now.commit == head.commit or target.create_pr:
             raise
-        if not _is_there(files, now.files):
+        if not _is_current(files, now.files):
             raise HubError(f"{target.repo}: someone else has committed in the meantime; push again") from None
-        url, commit = target.url, now.commit  # it did arrive, and only the answer was lost
-    there = _look(target, commit).files
-    wrong = [name for name in files if not _same(files[name], there.get(name, ""))]
+        url, commit = target.url, now.commit  # the commit arrived, only the answer was lost
+    sent = _state(target, commit).files
+    wrong = [name for name in files if not _same(files[name], sent.get(name, ""))]
     if wrong:
-        raise HubError(f"{target.repo}: {wrong[0]} lies there other than it was sent (commit {commit}); push again")
+        raise HubError(f"{target.repo}: {wrong[0]} differs from the file that was sent (commit {commit}); push again")
     return url, commit

@@ -272,7 +272,7 @@ def test_export_writes_every_square(tmp_path: Path) -> None:
 def test_the_picture_shows_squares_and_how_often_pixels_are_used(tmp_path: Path) -> None:
     artifact = mosaics(tmp_path / "tiny-udd-ipc2", side=7)
     path = tmp_path / "a.png"
-    words = "4 tiles in white, 2 regions in colours; how often a pixel is used, white is "
+    words = "4 tiles in white, 2 regions in colours; training images per pixel, white is "
     assert run("preview", artifact.folder, "--to", path).startswith(f"{path}: {words}")
     boxes = artifact.tensors()["decoder.boxes"].tolist()
     counts = np.ones((6, 8, 8), int)  # a pixel is part of one tile
@@ -289,15 +289,15 @@ def test_the_picture_shows_squares_and_how_often_pixels_are_used(tmp_path: Path)
     middle = picture[2 + 12, 2 + 12]  # inside the first pixel of the first image
     assert middle.tolist() == artifact.images()[0, :, 0, 0].tolist()
     plain = run("preview", mosaics(tmp_path / "plain", regions=0, channels=1).folder, "--to", path)
-    assert plain == f"{path}: 4 tiles in white, 0 regions in colours; how often a pixel is used, white is 1\n"
-    assert mosaic.used(torch.tensor([[0, 0], [1, 1]]), 2).tolist() == [[1, 1, 0], [1, 2, 1], [0, 1, 1]]
+    assert plain == f"{path}: 4 tiles in white, 0 regions in colours; training images per pixel, white is 1\n"
+    assert mosaic.use_counts(torch.tensor([[0, 0], [1, 1]]), 2).tolist() == [[1, 1, 0], [1, 2, 1], [0, 1, 1]]
 
 
 @pytest.mark.parametrize("measured", [3, [], {"proxy": ["x"]}, {"proxy": "../../x"}, {"proxy": "nobody@0123456789ab"}])
 def test_the_picture_of_a_manifest_that_names_no_proxy(tmp_path: Path, measured: object) -> None:
     recipe = {**tiny().recipe, "run": {**tiny().recipe["run"], "measured": measured}}
     folder = mosaics(tmp_path / "tiny-udd-ipc2", recipe=recipe).folder
-    assert "how often a pixel is used, white is " in run("preview", folder, "--to", tmp_path / "a.png")
+    assert "training images per pixel, white is " in run("preview", folder, "--to", tmp_path / "a.png")
 
 
 def test_the_picture_of_large_images_is_reduced(tmp_path: Path) -> None:

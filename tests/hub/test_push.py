@@ -94,7 +94,7 @@ def test_a_dry_run_says_all_and_writes_nothing(signed_in: DummyHub, tmp_path: Pa
     assert not writes(hub) and not (tmp_path / "catalog.json").exists() and (there or not hub.repos)
     assert (plan.tag, plan.commit, plan.changed) == ("v2" if there else "v1", "", True)
     assert plan.files.keys() == {*contents(folder), README, COMPENSATORS}
-    assert plan.checks[0] == "it loads" and f"{RANDOM} 30.50 %" in plan.checks[1]
+    assert plan.checks[0] == "the artifact loads" and f"{RANDOM} 30.50 %" in plan.checks[1]
     done = push(folder, REPO)
     assert (done.files, done.tag) == (plan.files, plan.tag)
 
@@ -179,7 +179,7 @@ def test_what_arrives_other_than_it_was_sent_is_not_tagged(
     hub, folder = signed_in, shelf.pair(tmp_path)
     with monkeypatch.context() as patch:
         interrupt(patch, spoil)
-        with pytest.raises(HubError, match=rf"{name} lies there other than it was sent \(commit [0-9a-f]+\); push"):
+        with pytest.raises(HubError, match=rf"{name} differs from the file that was sent \(commit [0-9a-f]+\); push"):
             push(folder, REPO)
     assert not hub.tags(REPO)
     done = push(folder, REPO)

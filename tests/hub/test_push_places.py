@@ -38,7 +38,7 @@ def test_the_command(signed_in: DummyHub, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(client, "CATALOG", catalog)
     told = cli(folder, "--dry-run").splitlines()
     url = f"{hub.endpoint}/datasets/ddhub/{INFER}"
-    assert told[0] == "ok: it loads" and told[-1] == f"{url}: would be written, tag v1" and not hub.repos
+    assert told[0] == "ok: the artifact loads" and told[-1] == f"{url}: would be written, tag v1" and not hub.repos
     assert told[-2].endswith("bytes in 8 files") and any(line.endswith(f"  {COMPENSATORS}") for line in told)
     told = cli(folder, "--private").splitlines()
     commit = hub.head(f"ddhub/{INFER}")
@@ -104,7 +104,7 @@ def test_nothing_else_is_overwritten_in_a_folder(tmp_path: Path) -> None:
     folder, tree = shelf.pair(tmp_path / "out"), tmp_path / "tree"
     (tree / INFER).mkdir(parents=True)
     (tree / INFER / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="not overwritten, it is no artifact"):
+    with pytest.raises(UsageError, match="not overwritten, it is not an artifact"):
         push(folder, tree)
     (tree / "catalog.json").write_text("[]")
     with pytest.raises(DDHubError, match=r"catalog\.json"):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        (None, "publishing takes a token, and there is none"),
+        (None, "a push needs a token, and there is none"),
         ("hf_of_nobody", "does not know the token"),
         (DummyHub.read_token, "the token may read but not write"),
     ],

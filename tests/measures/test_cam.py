@@ -152,7 +152,7 @@ def test_a_net_of_tokens_has_no_cam(name: str) -> None:
 
 def test_a_net_without_features_has_no_cam() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    with pytest.raises(UsageError, match="Sequential ends in no maps of features"):
+    with pytest.raises(UsageError, match="Sequential does not end in feature maps"):
         cam(net, torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.long))
 
 

@@ -205,7 +205,7 @@ def test_the_picture_shows_what_the_proxy_of_the_manifest_makes_of_the_pixels(sm
     path, m = tmp_path / "a.png", smoke.manifest
     found = preview(smoke.folder, "--to", path)
     said = (
-        "4 tiles in white, 2 regions in colours; how much the proxy answers to a pixel, white is the most in its image"
+        "4 tiles in white, 2 regions in colours; response of the proxy to each pixel, white is the maximum of an image"
     )
     assert (found.exit_code, found.output) == (0, f"{path}: {said}\n")
     net, _ = teachers.open_teacher(m.recipe["run"]["measured"]["proxy"], near=smoke.folder.parent)
@@ -223,11 +223,11 @@ def test_the_picture_without_its_proxy_and_with_wrong_ones(smoke: Artifact, tmp_
     path, alone = tmp_path / "a.png", tmp_path / "smoke"
     shutil.copytree(smoke.folder, alone)
     words = preview(alone, "--to", path).output
-    assert "how often a pixel is used, white is" in words and "(no proxy: " in words
+    assert "training images per pixel, white is" in words and "(no proxy: " in words
     proxy = smoke.folder.parent / smoke.manifest.recipe["run"]["measured"]["proxy"].partition("@")[0]
-    assert "how much the proxy answers" in preview(alone, "--to", path, "--proxy", proxy).output
+    assert "response of the proxy to each pixel" in preview(alone, "--to", path, "--proxy", proxy).output
     for name, message in (
-        ("cifar10-resnet18-w16-e4-s0", "responses are those of a ConvNet (ReLU, pool, linear at its end)"),
+        ("cifar10-resnet18-w16-e4-s0", "the proxy must be a ConvNet that ends in ReLU, pooling and a linear layer"),
         ("imagenette-convnet5-bn-w32-e10-s0", "has another classes than 'smoke'"),
         ("nobody", "unknown teacher 'nobody'"),
     ):
