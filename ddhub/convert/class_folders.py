@@ -1,7 +1,7 @@
-"""Images in one folder a class, as SRe2L (`new000/class000_id000.jpg`) and RDED (`00000/…`) publish them.
+"""Import of images in one folder a class, as SRe2L (`new000/class000_id000.jpg`) and RDED (`00000/…`) publish them.
 
-Folders bear the classes' names (or their WordNet ids), or numbers from 0 on behind one common prefix: `numbers` says
-which is which, and by what rule.
+The names of the folders are the names of the classes, their WordNet ids, or numbers from 0 on after a common prefix;
+`numbers` assigns a class to each folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ddhub.convert.export import class_folders
-from ddhub.convert.formats import Published
+from ddhub.convert.formats import ImportedData
 from ddhub.errors import ArtifactError, UsageError
 from ddhub.io.files import max_bytes
 from ddhub.sources.folder import read_tree
@@ -26,18 +26,20 @@ _FILES = 256
 _REPAIR = "fetch it again or remove it"
 
 
-def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | None, resize: bool) -> Published:
-    """The images below `path`, class by class, each class in the order of its file names.
+def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | None, resize: bool) -> ImportedData:
+    """Read the images below `path`, class by class, within a class in the order of file names.
 
     Args:
-        classes: of the data set, in the order of its labels.
-        side: in pixels, of all images; that of the first one if None.
-        resize: whether images of other sizes are cut and resized (`ddhub.sources.resize.RULE`), or refused.
+        path: the folder of the class folders.
+        classes: the data set's classes, in the order of its labels.
+        channels: 1 or 3.
+        side: side of the images in pixels; by default that of the first image.
+        resize: True: images of other sizes are cut and resized (`ddhub.sources.resize.RULE`); False: they are refused.
 
     Raises:
-        ArtifactError: folders that are not those of the classes.
-        SourceError: no such tree, a file that is no image or, unless `resize`, has another size.
-        UsageError: images above DDHUB_MAX_BYTES.
+        ArtifactError: the folders do not fit the classes.
+        SourceError: the tree is missing, or a file is damaged or, unless `resize`, has another size.
+        UsageError: the images are not square and no side is given, or are larger than DDHUB_MAX_BYTES.
     """
     images = read_tree(f"{FOLDER}{path}").splits["train"]
     number, rule, named = numbers([*images.classes], classes, path)
@@ -46,7 +48,7 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
     labels = torch.tensor([number[name] for name in names for _ in images.classes[name]])
     width, height = size_of(files[0], _REPAIR)
     if side is None and width != height:
-        raise UsageError(f"{files[0]}: {width}x{height} pixels, no square; give a side to resize to: --size")
+        raise UsageError(f"{files[0]}: {width}x{height} pixels, not square; give a side to resize to: --size")
     side = side or width
     shape = (len(files), channels, side, side)
     if (total := int(np.prod(shape, dtype=np.int64))) > max_bytes():
@@ -54,31 +56,35 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
     fit = Fit(channels, side, None if resize else side, True, _REPAIR, f"resize all of them: --size {side}")
     pixels, jpeg, resized, converted = torch.empty(shape, dtype=torch.uint8), 0, 0, Counter[str]()
     for start in range(0, len(files), _FILES):
-        some = files[start : start + _FILES]
-        chunk = decode(fit, Batch([*map(str, some)], some, labels[start : start + _FILES].numpy()))
+        part = files[start : start + _FILES]
+        chunk = decode(fit, Batch([*map(str, part)], part, labels[start : start + _FILES].numpy()))
         pixels[start : start + _FILES] = torch.from_numpy(chunk.pixels)
         jpeg, resized, converted = jpeg + chunk.jpeg, resized + chunk.resized, converted + chunk.converted
     notes = [f"Class folders {rule}."]
     if jpeg:
-        notes.append(f"{jpeg:,} of the {len(files):,} images were published as JPEG: stored is what it decodes to.")
+        notes.append(f"{jpeg:,} of the {len(files):,} images were published as JPEG; the decoded pixels are stored.")
     if resized:
         notes.append(f"{resized:,} images had another size: {RULE} to {side} px.")
     notes += [f"{count:,} images of mode {mode} were converted." for mode, count in sorted(converted.items())]
     if images.others:
-        notes.append(f"{images.others:,} files that are no images were left out.")
-    return Published(images=pixels, classes=labels, scale="unit", named=named, files=tuple(files), notes=tuple(notes))
+        notes.append(f"{images.others:,} files that are not images were left out.")
+    return ImportedData(
+        images=pixels, classes=labels, scale="unit", named=named, files=tuple(files), notes=tuple(notes)
+    )
 
 
 def numbers(folders: Sequence[str], classes: Sequence[str], path: Path) -> tuple[dict[str, int], str, bool]:
-    """The class number of each folder, the rule by which it was found, and whether that was by name.
+    """The class number of each folder, the rule that assigned it, and whether the rule uses names of classes.
 
     Raises:
-        ArtifactError: too few or too many folders, or names that are neither the classes' nor their numbers.
+        ArtifactError: the number of folders is not that of the classes, or the names of folders fit no rule.
     """
     if len(folders) != len(classes):
         raise ArtifactError(f"{path}: {len(folders)} class folders, and the data set has {len(classes)} classes")
-    every = KNOWN["imagenet-1k"].classes
-    ids = {name: every[i] for spec in KNOWN.values() for i, name in zip(spec.imagenet, spec.classes, strict=False)}
+    wordnet_ids = KNOWN["imagenet-1k"].classes
+    ids = {
+        name: wordnet_ids[i] for spec in KNOWN.values() for i, name in zip(spec.imagenet, spec.classes, strict=False)
+    }
     spellings = {
         "bear the names of the classes": [*classes],
         "bear the numbers and names of the classes": class_folders(classes),
@@ -86,9 +92,9 @@ def numbers(folders: Sequence[str], classes: Sequence[str], path: Path) -> tuple
     }
     for rule, names in spellings.items():
         known = {plain(name): number for number, name in enumerate(names)}
-        found = {folder: known[plain(folder)] for folder in folders if plain(folder) in known}
-        if len({*found.values()}) == len(classes):
-            return found, rule, True
+        assigned = {folder: known[plain(folder)] for folder in folders if plain(folder) in known}
+        if len({*assigned.values()}) == len(classes):
+            return assigned, rule, True
     matches = [re.fullmatch(r"(\D*)(\d{1,6})", folder) for folder in folders]
     counted = {match[0]: int(match[2]) for match in matches if match}
     one_prefix = len({match[1] for match in matches if match}) == 1
@@ -96,6 +102,6 @@ def numbers(folders: Sequence[str], classes: Sequence[str], path: Path) -> tuple
         return counted, f"are numbered from {min(counted, key=lambda x: counted[x])} on", False
     strange = sorted(folder for folder in folders if plain(folder) not in map(plain, classes))
     raise ArtifactError(
-        f"{path}: folder {(strange or sorted(folders))[0]!r} is none of the classes ({', '.join(classes[:4])}, …), and "
-        f"the folders are not numbered from 0 to {len(classes) - 1}; rename them"
+        f"{path}: folder {(strange or sorted(folders))[0]!r} is not one of the classes ({', '.join(classes[:4])}, …), "
+        f"and the folders are not numbered from 0 to {len(classes) - 1}; rename them"
     )

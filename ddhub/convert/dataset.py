@@ -1,4 +1,4 @@
-"""The data set that published images were distilled from, and whether they can be."""
+"""The data set that imported images were distilled from, and checks that the images fit it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddhub.sources.known import FOLDER, find
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """What a manifest says of it; `side` is that of its images in pixels, None where they have many sizes."""
+    """A data set as a manifest describes it; `side` is the side of its images in pixels, None for many sizes."""
 
     name: str
     classes: tuple[str, ...]
@@ -29,26 +29,26 @@ class DataSet:
 
 
 def data_set(name: str, size: int | None) -> DataSet:
-    """A data set by name; the images of `folder:PATH` are decoded, to squares of side `size`.
+    """Describe a data set by name; the images of `folder:PATH` are decoded with side `size`.
 
     Raises:
-        UsageError: an unknown name.
-        SourceError: a folder that is not as it must be.
+        UsageError: the name is unknown.
+        SourceError: the folder is not a tree of images.
     """
     side: int | None
     if name.startswith(FOLDER):
         from ddhub.sources.source import open_source
 
-        found = open_source(name, "train", size=size)
-        channels, side = int(found.images.shape[1]), int(found.images.shape[2])
-        facts = (found.hub_id, found.fingerprint, found.notes, found.license)
-        classes, mean, std, name = found.classes, found.mean, found.std, found.name
+        real = open_source(name, "train", size=size)
+        channels, side = int(real.images.shape[1]), int(real.images.shape[2])
+        origin = (real.hub_id, real.fingerprint, real.notes, real.license)
+        classes, mean, std, name = real.classes, real.mean, real.std, real.name
     else:
         spec = find(name)
         channels, side = spec.channels, spec.size
-        facts = (spec.hub_id, "unknown", "not read when the artifact was imported", spec.license)
+        origin = (spec.hub_id, "unknown", "not read when the artifact was imported", spec.license)
         classes, mean, std = spec.classes, spec.mean, spec.std
-    source = dict(zip(("hub_id", "fingerprint", "notes", "license"), facts, strict=True))
+    source = dict(zip(("hub_id", "fingerprint", "notes", "license"), origin, strict=True))
     return DataSet(
         name=name,
         classes=classes,
@@ -61,15 +61,15 @@ def data_set(name: str, size: int | None) -> DataSet:
 
 
 def check_images(path: Path, images: Tensor, data: DataSet, size: int | None, constants: Constants) -> None:
-    """Whether images `[N, C, H, W]` of `path` can have been distilled from the data set.
+    """Check that images `[N, C, H, W]` of `path` can have been distilled from the data set.
 
     Args:
-        size: their side in pixels, if it is another than the data set's.
-        constants: mean and std, which must be as many as the channels.
+        size: side of the images in pixels, if it is not the data set's.
+        constants: mean and std, one number a channel.
 
     Raises:
-        ArtifactError: images of other channels, or that are no squares.
-        UsageError: another side, other constants, or more bytes than DDHUB_MAX_BYTES.
+        ArtifactError: the images have other channels or are not square.
+        UsageError: the side, the constants or the size in bytes (DDHUB_MAX_BYTES) do not fit.
     """
     channels, height, width = images.shape[1:]
     side = size or data.side
@@ -80,20 +80,20 @@ def check_images(path: Path, images: Tensor, data: DataSet, size: int | None, co
         cause = f"images of {channels} channels, and those of {data.name} have {data.channels}"
         raise ArtifactError(f"{path}: {cause}; is it the right --dataset?")
     if height != width:
-        raise ArtifactError(f"{path}: images of {height} x {width} pixels, no squares; is it the right file?")
+        raise ArtifactError(f"{path}: images of {height} x {width} pixels, not square; is it the right file?")
     if side not in (None, height):
         cause = f"images of {height} x {width} pixels, not {side} x {side}"
-        raise UsageError(f"{path}: {cause}; say --size {height} if that is right")
+        raise UsageError(f"{path}: {cause}; give --size {height} if that is right")
     for key, values in zip(("mean", "std"), constants, strict=True):
         if len(values) != channels:
             raise UsageError(f"--{key} has {len(values)} numbers, and images have {channels} channels; give one each")
 
 
 def decoder_of(path: Path, images: Tensor, factor: int, soft: bool) -> dict[str, Any]:
-    """The manifest's `decoder` of images `[N, C, H, W]`: with a factor above 1 they are IDC's mosaics.
+    """The manifest's `decoder` for images `[N, C, H, W]`, which are IDC's mosaics if `factor` is above 1.
 
     Raises:
-        UsageError: a factor that does not fit, or soft labels, which say nothing of a single tile.
+        UsageError: the factor does not fit the images, or mosaics have soft labels, which do not apply to single tiles.
     """
     if factor == 1:
         return {"kind": "identity"}
@@ -104,5 +104,5 @@ def decoder_of(path: Path, images: Tensor, factor: int, soft: bool) -> dict[str,
         raise UsageError(f"{path}: {error}; correct --factor") from None
     if soft:
         cause = f"soft labels are of whole images, and --factor {factor} says that each is {factor**2} training images"
-        raise UsageError(f"{path}: {cause}; say --factor 1 if it is not")
+        raise UsageError(f"{path}: {cause}; give --factor 1 if it is not")
     return {"kind": "crops", "factor": factor, "side": decode.tile_side(height, factor)}

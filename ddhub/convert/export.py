@@ -1,10 +1,10 @@
-"""Export: the training set that an artifact stands for, for other tools.
+"""Export of an artifact's decoded training set for other tools.
 
     export("cifar10-infer-ipc10", "datasets", "out/infer")          # then datasets.load_from_disk("out/infer")
 
-Every item is decoded and left un-augmented. Items come class by class, within a class in the decoder's order.
+Every item is decoded and not augmented. Items are sorted by class, within a class in the decoder's order.
 
-| to            | what is written                                                                     | pixels        |
+| to            | files and their contents                                                            | pixels        |
 |---------------|-------------------------------------------------------------------------------------|---------------|
 | `imagefolder` | CLASS/00000.png; `metadata.jsonl`, a line an image: file_name, label, logits        | 8 bits        |
 | `npz`         | a file: images f32 [N, C, H, W], labels i64 [N], logits f16 [N, classes], classes, | unit scale    |
@@ -13,19 +13,21 @@ Every item is decoded and left un-augmented. Items come class by class, within a
 | `pt`          | images.pt f32 [N, C, H, W], labels.pt f32 [N, classes] or i64 [N], hard_labels.pt   | normalised by |
 |               | i64 [N], lr.pt                                                                      | mean and std  |
 
-Logits are there where the artifact stores one label an item: soft labels, to be read at `labels.temperature` of the
-facts. Labels of a teacher, and those that are stored per view, say nothing of an item without augmentation; the class
-remains. `lr.pt` is the learned step size of artifacts that have one. The facts (mean, std, classes, protocol, license,
-citation, …) are in `ddhub.json` of a folder. Values of 8 bits are rounded and clipped to [0, 1]: a compensated image is
-not on that grid, and `Export.change` says how far it was moved. npz and pt hold what a student sees, to the bit.
+Logits are written if the artifact stores one soft label an item; their temperature is `labels.temperature` of the
+metadata. For labels of a teacher or labels stored per view only the class is written, as they do not apply to an item
+without augmentation. `lr.pt` is the learned step size of artifacts that have one. The metadata (mean, std, classes,
+protocol, license, citation, …) is in `ddhub.json` of a folder and in `facts` of an npz file. 8-bit values are rounded
+and clipped to [0, 1]; `Export.change` is the largest change, which is above 0 for compensated images. npz and pt hold
+exactly the values that a student sees.
 
-Folders of `imagefolder` bear the classes' names, so that a tool that numbers them in alphabetical order, as torchvision
-does, numbers them right; where the names are not in that order, or no file names, they become NUMBER-NAME.
+Folders of `imagefolder` have the names of the classes, as tools such as torchvision number folders alphabetically. If
+the names are not in alphabetical order, or not valid file names, they become NUMBER-NAME.
 
-`pt` is what DD-Ranking's evaluators take: `image_tensor` normalised (a tensor gets no transform there), `soft_labels`
-as logits (its own are teachers' outputs), `hard_labels`, `syn_lr`. Its soft evaluator assumes classes in order, with
-its `ipc` items each: N / classes. This was read in its README and evaluators, not run. It normalises test images
-itself, those of CIFAR-100 with the constants of CIFAR-10: compare them with mean and std of the facts first.
+`pt` has the arguments of DD-Ranking's evaluators: `image_tensor` normalised (it is not transformed there),
+`soft_labels` as logits, `hard_labels`, `syn_lr`. The soft evaluator assumes items sorted by class, with `ipc` =
+N / classes items each. This is taken from DD-Ranking's README and code, and has not been run. DD-Ranking normalises
+test images itself, and those of CIFAR-100 with the constants of CIFAR-10: compare them with mean and std of the
+metadata first.
 """
 
 from __future__ import annotations
@@ -57,13 +59,13 @@ from ddhub.errors import DDHubError, UsageError, first_line, unknown
 from ddhub.io.files import is_alive
 from ddhub.remote.find import resolve
 
-FACTS = "ddhub.json"
+METADATA = "ddhub.json"
 _BATCH = 256
 
 
 @dataclass(kw_only=True)
-class _Set:
-    """The items to write; `change` is the largest difference that rounding to 8 bits has made so far."""
+class _TrainingSet:
+    """The decoded training set; `change` is the largest difference from rounding to 8 bits so far, in unit scale."""
 
     manifest: Manifest
     decoder: Decoder
@@ -74,6 +76,7 @@ class _Set:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
         return len(self.items), *self.manifest.image_size
 
     def batches(self) -> Iterator[Tensor]:
@@ -81,7 +84,7 @@ class _Set:
         return (self.decoder(items) for items in self.items.split(_BATCH))
 
     def pngs(self) -> Iterator[bytes]:
-        """The images as PNG files of 8 bits."""
+        """The images as PNG files with 8 bits a channel."""
         for x in self.batches():
             rounded = x.mul(255).round().clamp(0, 255)
             self.change = max(self.change, float((rounded / 255 - x).abs().max()))
@@ -91,11 +94,12 @@ class _Set:
                 yield out.getvalue()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """label, and logits where there are some, of every item."""
+        """A dict for every item: its label and, if there are any, its logits."""
         for row, label in enumerate(self.labels.tolist()):
             yield {"label": label} if self.logits is None else {"label": label, "logits": self.logits[row].tolist()}
 
-    def facts(self) -> str:
+    def metadata(self) -> str:
+        """The description of the set as JSON, from the manifest."""
         m = self.manifest
         keys = ["name", "digest", "method", "dataset", "ipc", "classes", "image_size", "mean", "std", "labels"]
         keys += ["protocol", "source", "license", "citation"]
@@ -104,7 +108,7 @@ class _Set:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What was written: `change` is the largest difference, in unit scale, between a value and its 8 bits."""
+    """The outcome of an export; `change` is the largest difference from rounding to 8 bits, in unit scale."""
 
     path: Path
     items: int
@@ -113,36 +117,36 @@ class Export:
 
 
 def export(name: str | Path, to: str, out: str | Path) -> Export:
-    """Write the reconstructed set of an artifact to `out`, whole or not at all.
+    """Write the decoded training set of an artifact to `out`, completely or not at all.
 
     Args:
-        name: a bundled artifact's name or an artifact's folder.
+        name: the name of an artifact, or its folder.
         to: imagefolder, npz, datasets or pt.
-        out: a folder, for npz a file; nothing may be there.
+        out: the path of a new folder, for npz of a new file.
 
     Raises:
-        UsageError: an unknown name or format, or an `out` that exists.
-        ArtifactError: a damaged artifact.
-        DDHubError: a disk that is full or read-only.
+        UsageError: the name or the format is unknown, or `out` exists.
+        ArtifactError: the artifact is damaged.
+        DDHubError: the disk is full or read-only.
     """
     if to not in _WRITERS:
         raise unknown("format", to, _WRITERS, "ddhub export --help")
     target = Path(out)
     if target.exists() or target.is_symlink():
-        raise UsageError(f"{target} is there already; choose another OUT, or move it away")
-    found = _read(resolve(name))
+        raise UsageError(f"{target} exists already; choose another OUT, or move it away")
+    data = _read(resolve(name))
     try:
-        with _made_whole(target) as part:
-            _WRITERS[to](found, part)
+        with _written_whole(target) as part:
+            _WRITERS[to](data, part)
             if part.is_dir():
-                (part / FACTS).write_text(found.facts())
+                (part / METADATA).write_text(data.metadata())
     except OSError as error:
         cause = error.strerror or first_line(error)
-        raise DDHubError(f"{target}: cannot be written ({cause}); free space or choose another place") from None
-    return Export(path=target, items=len(found.items), logits=found.logits is not None, change=found.change)
+        raise DDHubError(f"{target}: cannot be written ({cause}); free space or choose another folder") from None
+    return Export(path=target, items=len(data.items), logits=data.logits is not None, change=data.change)
 
 
-def _read(folder: Path) -> _Set:
+def _read(folder: Path) -> _TrainingSet:
     artifact = Artifact.open(folder)
     m, tensors = artifact.manifest, artifact.tensors()
     decoder = decode.build(m.decoder, artifact.images(), tensors, m.pixel_range)
@@ -150,92 +154,92 @@ def _read(folder: Path) -> _Set:
     items = labels.argsort(stable=True)
     logits = tensors["labels.logits"] if m.labels["kind"] == "soft" else None
     logits = logits[items] if logits is not None and logits.dim() == 2 else None
-    return _Set(manifest=m, decoder=decoder, items=items, labels=labels[items], logits=logits)
+    return _TrainingSet(manifest=m, decoder=decoder, items=items, labels=labels[items], logits=logits)
 
 
-def _imagefolder(found: _Set, folder: Path) -> None:
-    names = class_folders(found.manifest.classes)
+def _imagefolder(data: _TrainingSet, folder: Path) -> None:
+    names = class_folders(data.manifest.classes)
     for name in names:
         (folder / name).mkdir(parents=True)
-    seen = [0] * len(names)
+    counts = [0] * len(names)
     with (folder / "metadata.jsonl").open("w") as file:
-        for png, row in zip(found.pngs(), found.rows(), strict=True):
-            path = f"{names[row['label']]}/{seen[row['label']]:05d}.png"
-            seen[row["label"]] += 1
+        for png, row in zip(data.pngs(), data.rows(), strict=True):
+            path = f"{names[row['label']]}/{counts[row['label']]:05d}.png"
+            counts[row["label"]] += 1
             (folder / path).write_bytes(png)
             file.write(json.dumps({"file_name": path, **row}) + "\n")
 
 
 def class_folders(classes: Sequence[str]) -> list[str]:
-    """A folder's name for each class, in alphabetical order: the classes' names, or NUMBER-NAME.
+    """Names of class folders in alphabetical order: the names of the classes, or NUMBER-NAME.
 
     >>> class_folders(["cat", "dog"]), class_folders(["dog", "T-shirt/top"])
     (['cat', 'dog'], ['0-dog', '1-T-shirt_top'])
     """
     safe = [re.sub(r"[^\w ()-]", "_", name).strip() for name in classes]
-    distinct = len({name.casefold() for name in safe}) == len(safe)  # also where a disk ignores case
+    distinct = len({name.casefold() for name in safe}) == len(safe)  # also on a disk that ignores case
     if safe == [*classes] == sorted(classes) and distinct:
         return safe
     width = len(str(len(safe) - 1))
     return [f"{number:0{width}d}-{name}" for number, name in enumerate(safe)]
 
 
-def _npz(found: _Set, path: Path) -> None:
+def _npz(data: _TrainingSet, path: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {
-        "labels": found.labels.numpy(),
-        **({} if found.logits is None else {"logits": found.logits.numpy()}),
-        "classes": np.array(found.manifest.classes),
-        "facts": np.array(found.facts()),
+        "labels": data.labels.numpy(),
+        **({} if data.logits is None else {"logits": data.logits.numpy()}),
+        "classes": np.array(data.manifest.classes),
+        "facts": np.array(data.metadata()),
     }
-    with zipfile.ZipFile(path, "w") as file:  # as numpy.savez, but image by image and without the time of day
+    with zipfile.ZipFile(path, "w") as file:  # as numpy.savez, but in batches and without time stamps
         with file.open(zipfile.ZipInfo("images.npy"), "w", force_zip64=True) as member:
-            header = {"descr": "<f4", "fortran_order": False, "shape": found.shape}
+            header = {"descr": "<f4", "fortran_order": False, "shape": data.shape}
             np.lib.format.write_array_header_1_0(member, header)
-            for x in found.batches():
+            for x in data.batches():
                 member.write(x.numpy().astype("<f4", copy=False).tobytes())
         for name, array in arrays.items():
             with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _datasets(found: _Set, folder: Path) -> None:
+def _datasets(data: _TrainingSet, folder: Path) -> None:
     import pyarrow as pa
 
     try:
         import datasets
     except ImportError:
         raise UsageError("--to datasets needs the package: pip install datasets") from None
-    classes = list(found.manifest.classes)
+    classes = list(data.manifest.classes)
     kinds: dict[str, Any] = {"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)}
-    if found.logits is not None:
+    if data.logits is not None:
         kinds["logits"] = datasets.List(datasets.Value("float32"), length=len(classes))
     features = datasets.Features(kinds)
     scratch = folder.with_name("rows.arrow")
     with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_stream(file, features.arrow_schema) as writer:
         rows: list[dict[str, Any]] = []
-        for number, (png, row) in enumerate(zip(found.pngs(), found.rows(), strict=True), 1):
+        for number, (png, row) in enumerate(zip(data.pngs(), data.rows(), strict=True), 1):
             rows.append({"image": {"bytes": png, "path": None}, **row})
-            if len(rows) == _BATCH or number == len(found.items):
+            if len(rows) == _BATCH or number == len(data.items):
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=features.arrow_schema))
                 rows = []
     datasets.Dataset.from_file(str(scratch)).save_to_disk(folder)
 
 
-def _pt(found: _Set, folder: Path) -> None:
-    m = found.manifest
+def _pt(data: _TrainingSet, folder: Path) -> None:
+    m = data.manifest
     mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (m.mean, m.std))
-    images = torch.empty(found.shape)
-    for part, x in zip(images.split(_BATCH), found.batches(), strict=True):
+    images = torch.empty(data.shape)
+    for part, x in zip(images.split(_BATCH), data.batches(), strict=True):
         part.copy_((x - mean) / std)
     folder.mkdir()
     torch.save(images, folder / "images.pt")
-    torch.save(found.labels if found.logits is None else found.logits.float(), folder / "labels.pt")
-    torch.save(found.labels, folder / "hard_labels.pt")
+    torch.save(data.labels if data.logits is None else data.logits.float(), folder / "labels.pt")
+    torch.save(data.labels, folder / "hard_labels.pt")
     if "lr" in m.labels:
         torch.save(torch.tensor(float(m.labels["lr"])), folder / "lr.pt")
 
 
-_WRITERS: dict[str, Callable[[_Set, Path], None]] = {
+_WRITERS: dict[str, Callable[[_TrainingSet, Path], None]] = {
     "imagefolder": _imagefolder,
     "npz": _npz,
     "datasets": _datasets,
@@ -245,10 +249,10 @@ FORMATS = tuple(_WRITERS)
 
 
 @contextmanager
-def _made_whole(target: Path) -> Iterator[Path]:
-    """A path in a hidden folder beside `target`: what is there when the block ends well becomes `target`.
+def _written_whole(target: Path) -> Iterator[Path]:
+    """A path in a hidden folder next to `target`, which is renamed to `target` if the block succeeds.
 
-    The folder goes in any case, and so do those of processes that are gone. Raises OSError.
+    The hidden folder is removed afterwards, and those of dead processes are removed first. Raises OSError.
     """
     start = f".{target.name}.tmp-"
     part = target.with_name(f"{start}{os.getpid()}")

@@ -1,15 +1,15 @@
-"""What others publish, as tensors: files of DATM and MTT, of IDC, class folders of SRe2L and RDED, npz.
+"""Readers of the published formats that `ddhub import` takes: files of DATM, MTT and IDC, class folders, npz.
 
-| format   | what is read                                                                                             |
+| format   | files and their contents                                                                                 |
 |----------|----------------------------------------------------------------------------------------------------------|
 | `pt`     | images_X.pt `[N, C, H, W]`, labels_X.pt (classes `[N]`, or logits `[N, classes]`) and, if they are there, |
-|          | lr_X.pt and hard_labels_X.pt beside it; or a folder with X = best or none; or what `ddhub export` wrote   |
+|          | lr_X.pt and hard_labels_X.pt next to it; or a folder with X = best or none; or an export of ddhub         |
 | `idc`    | one .pt file: a list of images and labels, of images in unit scale                                       |
 | `folder` | one folder a class (`ddhub.convert.class_folders`) |
 | `npz`    | images (u8, or floats), labels; logits, classes and facts as `ddhub export` writes them                  |
 
-Nothing of a file is run: `ddhub.convert.pt`; npz is read without pickle, and its sizes are checked before it is
-unpacked.
+No code in a file is run: `ddhub.convert.pt` reads .pt files; npz is read without pickle, and its sizes are checked
+before it is unpacked.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from torch import Tensor
 
 from ddhub.artifact.manifest import read_bytes
 from ddhub.convert import pt
-from ddhub.convert.export import FACTS
+from ddhub.convert.export import METADATA
 from ddhub.errors import ArtifactError, DDHubError, UsageError, first_line
 from ddhub.io.files import max_bytes
 from ddhub.io.json import parse
 
 FORMATS = ("auto", "pt", "idc", "folder", "npz")
 _KEYS = ("images", "labels", "logits", "classes", "facts")  # of an npz file
-_TEXT_BYTES = 2**24  # of facts and of the names of classes
+_TEXT_BYTES = 2**24  # limit for the metadata and the names of classes
 WHITENED = "whitened pixels have no unit scale: import the images_zca_*.pt of the same run, with the whitening undone"
 _UNWHITENED = (
-    "The images were learned ZCA-whitened and are stored as published with the whitening undone; students here see "
-    "them normalised by mean and std, not whitened."
+    "The images were learned ZCA-whitened and are stored as published, with the whitening undone; students of ddhub "
+    "see them normalised by mean and std, not whitened."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
-    """What was read, as the files have it: their scale, their numbers of classes.
+class ImportedData:
+    """The contents of imported files, with the scale and the class numbers of the files.
 
-    `facts` are those of `ddhub export`. `scale` is "unit" or "normalized" where the format says it, else None. `named`
-    says that the numbers of classes are the data set's own, since the classes came with their names.
+    `metadata` is that of `ddhub export`. `scale` is "unit" or "normalized" if the format defines it, else None. `named`
+    means that the files have the names of the classes, so that class numbers are those of the data set.
     """
 
     images: Tensor  # u8 or floats [N, C, H, W]
@@ -56,84 +56,85 @@ class Published:
     lr: float | None = None
     scale: str | None = None
     named: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()  # all that was read
-    notes: tuple[str, ...] = ()  # sentences on what became of the content
+    metadata: dict[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()  # all files that were read
+    notes: tuple[str, ...] = ()  # sentences about changes of the content
 
 
 def guess(path: Path) -> str:
-    """The format of a path. UsageError when there is nothing at it or no telling."""
+    """The format of a path. Raises UsageError if the path does not exist or its format is not clear."""
     if path.is_dir():
         return "pt" if any(path.glob("images*.pt")) else "folder"
     if not path.is_file():
-        raise UsageError(f"no file or folder {str(path)!r}; give the path of what was published")
+        raise UsageError(f"no file or folder {str(path)!r}; give the path of the published files")
     if path.suffix == ".npz":
         return "npz"
     if path.suffix in (".pt", ".pth"):
         return "idc" if isinstance(pt.load(path), (list, tuple)) else "pt"
-    raise UsageError(f"{path}: its format cannot be told from its name; say --format {', '.join(FORMATS[1:])}")
+    raise UsageError(f"{path}: its name does not show its format; give --format {', '.join(FORMATS[1:])}")
 
 
-def read_pt(path: Path, labels: Path | None) -> Published:
-    """DATM's and MTT's files. Raises ArtifactError and UsageError."""
+def read_pt(path: Path, labels: Path | None) -> ImportedData:
+    """Read files of DATM, MTT or ddhub; `labels` may lie in another folder. Raises ArtifactError, UsageError."""
     if path.is_dir():
-        found = [path / name for name in ("images_best.pt", "images.pt") if (path / name).is_file()]
-        if not found:
+        files = [path / name for name in ("images_best.pt", "images.pt") if (path / name).is_file()]
+        if not files:
             raise UsageError(f"{path} has no images_best.pt and no images.pt; name the file of the images")
-        path = found[0]
+        path = files[0]
     unwhitened = path.name.startswith("images_zca")
     if not unwhitened and path.name.startswith("images") and (twins := sorted(path.parent.glob("images_zca*.pt"))):
-        raise UsageError(f"{path}: ZCA-whitened, as {twins[0].name} beside it says; {WHITENED}")
+        raise UsageError(f"{path}: ZCA-whitened, as {twins[0].name} next to it shows; {WHITENED}")
     ending = path.name.removeprefix("images").removeprefix("_zca") if path.name.startswith("images") else None
 
-    def beside(start: str) -> Path | None:
+    def sibling(start: str) -> Path | None:
         file = path.with_name(f"{start}{ending}")
         return file if ending is not None and file.is_file() else None
 
     images = _images(pt.load(path), path)
-    labels = labels or beside("labels")
+    labels = labels or sibling("labels")
     if labels is None:
-        raise UsageError(f"no labels beside {path}; name their file: --labels FILE")
+        raise UsageError(f"no labels next to {path}; name their file: --labels FILE")
     classes, logits = targets(pt.load(labels), labels)
-    hard, rate = beside("hard_labels"), beside("lr")
+    hard, rate = sibling("hard_labels"), sibling("lr")
     if hard:
         classes = targets(pt.load(hard), hard)[0]
-    facts = path.with_name(FACTS) if path.name == "images.pt" and path.with_name(FACTS).is_file() else None
-    return Published(
+    described = path.name == "images.pt" and path.with_name(METADATA).is_file()
+    metadata = path.with_name(METADATA) if described else None
+    return ImportedData(
         images=images,
         classes=classes,
         logits=logits,
         lr=read_rate(rate) if rate else None,
-        scale="normalized" if facts else "unit" if unwhitened else None,
-        named=facts is not None,
-        facts=parse(read_bytes(facts, limit=_TEXT_BYTES), str(facts)) if facts else {},
-        files=tuple(file for file in (path, labels, hard, rate, facts) if file),
+        scale="normalized" if metadata else "unit" if unwhitened else None,
+        named=metadata is not None,
+        metadata=parse(read_bytes(metadata, limit=_TEXT_BYTES), str(metadata)) if metadata else {},
+        files=tuple(file for file in (path, labels, hard, rate, metadata) if file),
         notes=(_UNWHITENED,) if unwhitened else (),
     )
 
 
-def read_idc(path: Path) -> Published:
-    """IDC's file. Raises ArtifactError."""
-    found = pt.load(path)
-    if not isinstance(found, (list, tuple)) or len(found) != 2:
-        raise ArtifactError(f"{path}: no list of images and labels; import it as --format pt?")
-    classes, logits = targets(found[1], path)
-    return Published(images=_images(found[0], path), classes=classes, logits=logits, files=(path,))
+def read_idc(path: Path) -> ImportedData:
+    """Read a file of IDC. Raises ArtifactError."""
+    content = pt.load(path)
+    if not isinstance(content, (list, tuple)) or len(content) != 2:
+        raise ArtifactError(f"{path}: not a list of images and labels; import it as --format pt?")
+    classes, logits = targets(content[1], path)
+    return ImportedData(images=_images(content[0], path), classes=classes, logits=logits, files=(path,))
 
 
-def read_npz(path: Path, channels: int | None) -> Published:
-    """An npz file; images [N, H, W, C] and, of one channel, [N, H, W] become [N, C, H, W].
+def read_npz(path: Path, channels: int | None) -> ImportedData:
+    """Read an npz file; images [N, H, W, C] and, with one channel, [N, H, W] become [N, C, H, W].
 
     Raises:
-        ArtifactError: a file that is damaged, needs pickle or lacks an array.
-        UsageError: arrays above DDHUB_MAX_BYTES.
+        ArtifactError: the file is damaged, needs pickle or lacks an array.
+        UsageError: the arrays are larger than DDHUB_MAX_BYTES.
     """
     arrays = _arrays(path)
     if missing := [key for key in ("images", "labels") if key not in arrays]:
-        raise ArtifactError(f"{path}: no array {missing[0]!r} in it; save images= and labels=")
-    facts = parse(str(arrays["facts"]).encode(), f"{path}, facts") if "facts" in arrays else {}
+        raise ArtifactError(f"{path}: it has no array {missing[0]!r}; save images= and labels=")
+    metadata = parse(str(arrays["facts"]).encode(), f"{path}, facts") if "facts" in arrays else {}
     if "classes" in arrays:
-        facts["classes"] = arrays["classes"].tolist()
+        metadata["classes"] = arrays["classes"].tolist()
     images = _tensor(arrays["images"], path, "images")
     if images.ndim == 3:
         images = images[:, None]
@@ -142,22 +143,22 @@ def read_npz(path: Path, channels: int | None) -> Published:
     classes, logits = targets(_tensor(arrays["labels"], path, "labels"), path)
     if "logits" in arrays:
         logits = targets(_tensor(arrays["logits"], path, "logits"), path)[1]
-    return Published(
+    return ImportedData(
         images=_images(images, path),
         classes=classes,
         logits=logits,
         scale="unit" if "facts" in arrays else None,
-        named="classes" in facts,
-        facts=facts,
+        named="classes" in metadata,
+        metadata=metadata,
         files=(path,),
     )
 
 
 def hashes(path: Path, files: Sequence[Path]) -> dict[str, str]:
-    """The sha256 (hex) of what was read, by what it is of; of a tree one, over the paths and hashes of its files.
+    """The sha256 (hex) of the files that were read, by description; for a tree one sha256 of all paths and hashes.
 
     Raises:
-        ArtifactError: a file that cannot be read.
+        ArtifactError: a file cannot be read.
     """
     if not path.is_dir() or path in (file.parent for file in files):
         return {f"sha256 of {file.name}": _sha256(file) for file in files}
@@ -166,35 +167,35 @@ def hashes(path: Path, files: Sequence[Path]) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while data := file.read(2**20):
-                found.update(data)
+                digest.update(data)
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); check name and rights") from None
-    return found.hexdigest()
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from None
+    return digest.hexdigest()
 
 
 def read_rate(path: Path) -> float:
     """The step size in a .pt file: a number, or a tensor of one. Raises ArtifactError."""
-    found = pt.load(path)
-    if isinstance(found, torch.Tensor) and found.numel() == 1:
-        found = found.item()
-    if not isinstance(found, (int, float)):
-        raise ArtifactError(f"{path}: holds no single number; give the learned step size itself: --lr 0.01")
-    return float(found)
+    rate = pt.load(path)
+    if isinstance(rate, torch.Tensor) and rate.numel() == 1:
+        rate = rate.item()
+    if not isinstance(rate, (int, float)):
+        raise ArtifactError(f"{path}: does not hold a single number; give the learned step size itself: --lr 0.01")
+    return float(rate)
 
 
-def targets(found: object, path: Path) -> tuple[Tensor | None, Tensor | None]:
-    """Labels as (classes i64 [N], None) or (None, logits [N, classes]); one-hot rows are classes.
+def targets(content: object, path: Path) -> tuple[Tensor | None, Tensor | None]:
+    """Labels as (classes i64 [N], None) or (None, logits [N, classes]); one-hot rows become classes.
 
     Raises:
-        ArtifactError: neither of the two, values that are not finite, or rows of probabilities.
+        ArtifactError: the content is neither of the two, has values that are not finite, or has probabilities.
     """
-    if not isinstance(found, torch.Tensor):
-        raise ArtifactError(f"{path}: its labels are a {type(found).__name__}, no tensor; {pt.AGAIN}")
-    labels = found.detach()
+    if not isinstance(content, torch.Tensor):
+        raise ArtifactError(f"{path}: its labels are a {type(content).__name__}, not a tensor; {pt.AGAIN}")
+    labels = content.detach()
     whole = not labels.is_floating_point() and labels.dtype != torch.bool
     if labels.ndim == 1 and len(labels) and whole:
         return labels.long(), None
@@ -211,10 +212,10 @@ def targets(found: object, path: Path) -> tuple[Tensor | None, Tensor | None]:
     return None, labels
 
 
-def _images(found: object, path: Path) -> Tensor:
-    if not isinstance(found, torch.Tensor):
-        raise ArtifactError(f"{path}: its images are a {type(found).__name__}, no tensor; is it the right file?")
-    images = found.detach()
+def _images(content: object, path: Path) -> Tensor:
+    if not isinstance(content, torch.Tensor):
+        raise ArtifactError(f"{path}: its images are a {type(content).__name__}, not a tensor; is it the right file?")
+    images = content.detach()
     fits = images.ndim == 4 and images.shape[1] in (1, 3) and images.numel()
     if not fits or not (images.dtype == torch.uint8 or images.is_floating_point()):
         shape = f"{str(images.dtype).removeprefix('torch.')} {[*images.shape]}"
@@ -223,37 +224,39 @@ def _images(found: object, path: Path) -> Tensor:
 
 
 def _arrays(path: Path) -> dict[str, Any]:
-    """The arrays of an npz file that have a meaning here, by name."""
+    """The arrays of an npz file that the format defines, by name."""
     try:
         pt.check_size(path)
         with zipfile.ZipFile(path) as file:
             members = [x for x in file.infolist() if x.filename.removesuffix(".npy") in _KEYS]
             if len({x.filename for x in members}) < len(members):
-                raise ArtifactError(f"{path}: two arrays of one name; save it again with numpy.savez")
+                raise ArtifactError(f"{path}: two arrays have one name; save it again with numpy.savez")
             if (total := sum(x.file_size for x in members)) > max_bytes():
                 cause = f"{total:,} bytes, and DDHUB_MAX_BYTES allows {max_bytes():,}"
                 raise UsageError(f"{path}: {cause}; raise it if you trust the file")
-            found = {}
+            arrays = {}
             for member in members:
                 with file.open(member) as data:
-                    found[member.filename.removesuffix(".npy")] = _array(data, member, path)
-            return found
+                    arrays[member.filename.removesuffix(".npy")] = _array(data, member, path)
+            return arrays
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror or first_line(error)}); fetch it again") from None
     except DDHubError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy have errors of many kinds for damaged bytes
-        raise ArtifactError(f"{path}: cut off, damaged or no npz ({first_line(error)}); fetch it again") from None
+    except Exception as error:  # zipfile, zlib and numpy raise errors of many kinds for damaged bytes
+        raise ArtifactError(
+            f"{path}: cut off, damaged or not an npz file ({first_line(error)}); fetch it again"
+        ) from None
 
 
 def _array(data: IO[bytes], member: zipfile.ZipInfo, path: Path) -> Any:
-    """One array, whose header is checked against its bytes first."""
+    """One array; its header is checked against its number of bytes first."""
     header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, _, kind = header[np.lib.format.read_magic(data)](data)
     if kind.kind == "U" and member.file_size > _TEXT_BYTES:
-        raise ArtifactError(f"{path}: {member.filename} has {member.file_size:,} bytes, too many for texts; correct it")
+        raise ArtifactError(f"{path}: {member.filename} has {member.file_size:,} bytes, too many for text; correct it")
     if kind.hasobject:
-        raise ArtifactError(f"{path}: {member.filename} needs pickle, which is never run; save numbers alone")
+        raise ArtifactError(f"{path}: {member.filename} needs pickle, which is never run; save numbers only")
     if int(np.prod(shape, dtype=object)) * kind.itemsize != member.file_size - data.tell():
         raise ArtifactError(f"{path}: {member.filename} is not as long as its header says; save it again")
     data.seek(0)

@@ -1,15 +1,14 @@
-"""Import: what others have published, as an artifact.
+"""Import of distilled data that others have published, as an artifact.
 
     import_artifact("logged/images_best.pt", "out/cifar100-datm-ipc10", dataset="cifar100", method="datm",
                     scale="normalized")
 
-Formats and what they hold are those of `ddhub.convert.formats`. Pixels become bytes (`ddhub.artifact.quantise`), soft
-labels 16-bit floats; how far that moves them stands among the artifact's deviations, beside all else that is known to
-differ from what was published. The manifest says that the artifact was imported: `recipe.config` has the options and
-the sha256 of every file, and the card shows the command.
+`ddhub.convert.formats` defines the formats. Pixels become bytes (`ddhub.artifact.quantise`), soft labels 16-bit floats;
+the artifact's deviations list the largest changes and all other known differences from the published files. The
+manifest records the import: `recipe.config` has the options and the sha256 of every file; the card shows the command.
 
-Soft labels are logits. Where there are no others, images must come class by class, as the codes of MTT and DATM write
-them. Images that are whitened (ZCA) have no unit scale and are refused; those codes write them unwhitened, too.
+Soft labels are logits. If there are no class labels, images must be sorted by class, as the codes of MTT and DATM write
+them. ZCA-whitened images have no unit scale and are refused; those codes write unwhitened images, too.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from ddhub.convert import formats
 from ddhub.convert.class_folders import read_folder
 from ddhub.convert.class_order import labels_of, order_of, per_class
 from ddhub.convert.dataset import DataSet, check_images, data_set, decoder_of
-from ddhub.convert.formats import Published
+from ddhub.convert.formats import ImportedData
 from ddhub.data.about import About
 from ddhub.errors import ArtifactError, UsageError, unknown
 from ddhub.io.rules import is_name, is_number
@@ -46,23 +45,23 @@ _ABOUT = ("name", "dataset", "classes", "image_size", "mean", "std")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is to be said of published files; of those that `ddhub export` wrote, nothing need be.
+    """Options of an import; all have defaults for files that `ddhub export` wrote.
 
     Attributes:
-        dataset, method, ipc: the data set that was distilled, by which method, to how many images a class.
+        dataset, method, ipc: the distilled data set, the method, and the number of images per class.
         format: auto, pt, idc, folder or npz.
-        labels, lr: files of `pt`, where they do not lie beside the images; the learned step size may be a number.
-        scale: of float images: unit, or normalized by `mean` and `std` (the data set's if not given).
-        size: side in pixels, where it is not the data set's; images of class folders are resized to it.
-        factor: of IDC's multi-formation: 1, or images are mosaics of factor · factor tiles, each a training image.
+        labels, lr: files of `pt` in another folder than the images; the learned step size may also be a number.
+        scale: scale of float images: unit, or normalized by `mean` and `std` (by default the data set's).
+        size: side in pixels, if it is not the data set's; images of class folders are resized to it.
+        factor: IDC's multi-formation factor; above 1, images are mosaics of factor · factor training images.
         class_order: the data set's classes (names or numbers) in the order of the file's labels.
-        teachers: teachers that label every batch, in place of the file's labels; they lie beside the artifact.
-        temperature: of soft labels and teachers; the protocol's, else 1, if not given.
-        protocol: recommended to students; the one that is called like the method, if not given.
-        license, citation, source_url: what the publisher says, and where the files came from.
+        teachers: teachers that label every batch instead of the file's labels; in the folder that holds the artifact.
+        temperature: temperature of soft labels and teachers; by default the protocol's, else 1.
+        protocol: the recommended protocol; by default the one with the name of the method.
+        license, citation, source_url: the publisher's license and citation, and the address of the files.
 
     Raises:
-        UsageError: an option that cannot be.
+        UsageError: an option has an invalid value.
     """
 
     dataset: str | None = None
@@ -99,49 +98,52 @@ class Options:
                 raise UsageError(f"--{key} is {value}; give {RULES[key][0]}, one a channel")
 
 
-def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifact:
-    """Write an artifact of published files, whole or not at all.
+def import_artifact(path: str | Path, out: str | Path, **fields: Any) -> Artifact:
+    """Write an artifact from published files, completely or not at all.
 
     Args:
-        path: a file or a folder.
-        out: the artifact's folder; its last part is the name.
-        options: the fields of `Options`.
+        path: the published file or folder.
+        out: the artifact's folder; its last part is the artifact's name.
+        fields: fields of `Options`.
 
     Raises:
-        UsageError: an option that is missing or does not fit; nothing is written.
-        ArtifactError, SourceError: files that are damaged, need pickle, or do not fit the data set; nothing is written.
+        UsageError: an option is missing or does not fit.
+        ArtifactError, SourceError: files are damaged, need pickle or do not fit the data set.
     """
-    ask, path, out = Options(**options), Path(path), Path(out)
+    options, path, out = Options(**fields), Path(path), Path(out)
     if not is_name(out.name):
         raise UsageError(f"{out.name!r} cannot name an artifact; use lower-case letters, digits, '.', '_' and '-'")
-    kind = formats.guess(path) if ask.format == "auto" else ask.format
-    found, data = _read(path, kind, ask)
-    method = ask.method or found.facts.get("method")
+    kind = formats.guess(path) if options.format == "auto" else options.format
+    imported, data = _read(path, kind, options)
+    method = options.method or imported.metadata.get("method")
     if not method:
         raise UsageError("no method; say which one made the images: --method datm")
-    plan = _protocol(ask.protocol, method, data.name, found.facts)
-    mean, std = (tuple(getattr(ask, key) or found.facts.get(key) or getattr(data, key)) for key in ("mean", "std"))
-    check_images(path, found.images, data, ask.size, (mean, std))
-    order = order_of(ask.class_order, found, kind, data.name, data.classes)
-    classes, logits, said = labels_of(found, order)
-    ipc = per_class(classes, data.classes, ask.ipc)
-    decoder = decoder_of(path, found.images, ask.factor or 1, found.logits is not None and not ask.teachers)
-    images, pixel_range, moved = _pixels(path, kind, found, ask.scale, (mean, std))
-    if not found.named:
+    plan = _protocol(options.protocol, method, data.name, imported.metadata)
+    mean, std = (
+        tuple(getattr(options, key) or imported.metadata.get(key) or getattr(data, key)) for key in ("mean", "std")
+    )
+    check_images(path, imported.images, data, options.size, (mean, std))
+    order = order_of(options.class_order, imported, kind, data.name, data.classes)
+    classes, logits, notes = labels_of(imported, order)
+    ipc = per_class(classes, data.classes, options.ipc)
+    decoder = decoder_of(
+        path, imported.images, options.factor or 1, imported.logits is not None and not options.teachers
+    )
+    images, pixel_range, moved = _pixels(path, kind, imported, options.scale, (mean, std))
+    if not imported.named:
         first = ", ".join(f"{number} {data.classes[k]}" for number, k in enumerate(order[:10]))
-        said.append(f"The published files number the classes, which were taken as {first}{', …' * (len(order) > 10)}.")
+        notes.append(f"The published files number the classes, which were taken as {first}{', …' * (len(order) > 10)}.")
     if not moved.exact:
         low, high = min(a for a, _ in pixel_range), max(b for _, b in pixel_range)
-        said.append(
+        notes.append(
             f"Pixels were floats and are stored as 8 bits, a range a channel, from {low:.4g} to {high:.4g} in unit "
             f"scale, which moved a pixel by at most {moved.largest:.5f} (rms {moved.rms:.5f})."
         )
     if decoder["kind"] == "crops":
-        said.append(
-            f"Images are mosaics of {ask.factor} x {ask.factor} tiles: so said who imported them, not the file."
-        )
-    if ask.teachers and logits is not None:
-        said.append("The published soft labels were left out, since teachers label.")
+        tiles = f"{options.factor} x {options.factor} tiles"
+        notes.append(f"Images are mosaics of {tiles}: a statement of the importer, not the file.")
+    if options.teachers and logits is not None:
+        notes.append("The published soft labels were left out, as teachers label the images.")
     manifest = Manifest(
         name=out.name,
         method=method,
@@ -154,30 +156,30 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
         pixel_range=pixel_range,
         encoding={"codec": "png"},
         decoder=decoder,
-        labels=_scheme(ask, found, plan),
+        labels=_scheme(options, imported, plan),
         protocol=plan.to_json(),
         recipe={
             "path": PATH,
             **provenance(Path(__file__)),
             "preset": None,
-            "config": _config(path, kind, ask, found),
+            "config": _config(path, kind, options, imported),
             "seed": 0,
             "run": {"versions": versions()},
         },
-        source=found.facts.get("source", data.source),
+        source=imported.metadata.get("source", data.source),
         teachers=[],
-        license=ask.license
-        or found.facts.get("license")
+        license=options.license
+        or imported.metadata.get("license")
         or f"not stated; made from data under: {data.source['license']}",
-        citation=ask.citation if ask.citation is not None else found.facts.get("citation", ""),
-        deviations=["Imported: how it was made is known from its publisher alone.", *found.notes, *said],
+        citation=options.citation if options.citation is not None else imported.metadata.get("citation", ""),
+        deviations=["Imported: how it was made is known only from its publisher.", *imported.notes, *notes],
         paper=[],
         tensors={},
         content="",
         files={},
     )
-    if ask.teachers:
-        manifest = _labelled_by(ask.teachers, manifest, out)
+    if options.teachers:
+        manifest = _labelled_by(options.teachers, manifest, out)
     return Artifact.write(
         out,
         manifest=manifest,
@@ -187,118 +189,124 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
     )
 
 
-def _read(path: Path, kind: str, ask: Options) -> tuple[Published, DataSet]:
-    """What was published, its facts checked, and the data set that it was made from."""
-    if ask.labels is not None and kind != "pt":
-        raise UsageError(f"--labels names a file beside images of --format pt, and {path} is read as {kind}")
-    if kind == "idc" and ask.factor is None:
-        cause = "an IDC file does not say its multi-formation factor, without which mosaics would pass for images"
-        raise UsageError(f"{path}: {cause}; say --factor 2 (IDC's on small images) or 1 (IDC-I's, or decoded images)")
-    if kind != "idc" and ask.factor is not None:
+def _read(path: Path, kind: str, options: Options) -> tuple[ImportedData, DataSet]:
+    """The published data, with checked metadata, and the data set that it was distilled from."""
+    if options.labels is not None and kind != "pt":
+        raise UsageError(f"--labels names a file for images of --format pt, and {path} is read as {kind}")
+    if kind == "idc" and options.factor is None:
+        cause = "an IDC file does not have its multi-formation factor, without which mosaics look like images"
+        raise UsageError(f"{path}: {cause}; give --factor 2 (IDC's on small images) or 1 (IDC-I's, or decoded images)")
+    if kind != "idc" and options.factor is not None:
         raise UsageError(f"--factor is for IDC's files, and {path} is read as {kind}; leave it out")
-    data = data_set(ask.dataset, ask.size) if ask.dataset else None
+    data = data_set(options.dataset, options.size) if options.dataset else None
     if kind == "folder":
         if data is None:
-            raise UsageError(f"{path}: class folders do not say of what data set; name it: --dataset cifar10")
-        return read_folder(path, data.classes, data.channels, ask.size or data.side, ask.size is not None), data
+            raise UsageError(f"{path}: class folders do not name their data set; give it: --dataset cifar10")
+        return read_folder(path, data.classes, data.channels, options.size or data.side, options.size is not None), data
     if kind == "pt":
-        found = formats.read_pt(path, Path(ask.labels) if ask.labels else None)
+        imported = formats.read_pt(path, Path(options.labels) if options.labels else None)
     elif kind == "idc":
-        found = formats.read_idc(path)
+        imported = formats.read_idc(path)
     else:
-        found = formats.read_npz(path, data.channels if data else None)
-    for key in found.facts.keys() & RULES.keys():
-        if not RULES[key][1](found.facts[key]):
-            raise ArtifactError(f"{path}: of its facts, {key!r} is not {RULES[key][0]}; export it again")
+        imported = formats.read_npz(path, data.channels if data else None)
+    for key in imported.metadata.keys() & RULES.keys():
+        if not RULES[key][1](imported.metadata[key]):
+            raise ArtifactError(f"{path}: {key!r} in its metadata is not {RULES[key][0]}; export it again")
     if data is None:
-        if "dataset" not in found.facts:
-            raise UsageError(f"{path} does not say of what data set it is; name it: --dataset cifar10")
-        data = data_set(found.facts["dataset"], ask.size)
-    if found.named and tuple(found.facts.get("classes", ())) != data.classes:
+        if "dataset" not in imported.metadata:
+            raise UsageError(f"{path} does not name its data set; give it: --dataset cifar10")
+        data = data_set(imported.metadata["dataset"], options.size)
+    if imported.named and tuple(imported.metadata.get("classes", ())) != data.classes:
         raise ArtifactError(f"{path}: its classes are not those of {data.name}, in order; is it the right --dataset?")
-    return found, data
+    return imported, data
 
 
-def _protocol(name: str | None, method: str, dataset: str, facts: dict[str, Any]) -> Protocol:
+def _protocol(name: str | None, method: str, dataset: str, metadata: dict[str, Any]) -> Protocol:
+    """The recommended protocol: by name, from the metadata, or by method and data set. Raises UsageError."""
     if name:
         return protocol(name)
-    if "protocol" in facts:
-        return Protocol.from_json(facts["protocol"])
+    if "protocol" in metadata:
+        return Protocol.from_json(metadata["protocol"])
     for known in (f"{method}-{dataset}", method):
         if known in protocols():
             return protocol(known)
-    raise UsageError(f"no protocol is called {method!r}; name one for students: --protocol {', '.join(protocols())}")
+    raise UsageError(f"no protocol is called {method!r}; name one: --protocol {', '.join(protocols())}")
 
 
 def _pixels(
-    path: Path, kind: str, found: Published, scale: str | None, constants: Constants
+    path: Path, kind: str, imported: ImportedData, scale: str | None, constants: Constants
 ) -> tuple[Tensor, tuple[tuple[float, float], ...], Moved]:
-    """The images as bytes: `ddhub.artifact.quantise`."""
-    known = "unit" if found.images.dtype == torch.uint8 else found.scale
+    """The images as bytes, their pixel range, and the change of pixels, by `ddhub.artifact.quantise`."""
+    known = "unit" if imported.images.dtype == torch.uint8 else imported.scale
     if known and scale not in (None, known):
         raise UsageError(f"{path}: --{scale} is not possible, its pixels are {known}; leave it out")
     scale = known or scale or ("unit" if kind == "idc" else None)
     if scale is None:
-        raise UsageError(f"{path} does not say in which scale its pixels are: say --normalized, --unit or --zca")
+        raise UsageError(f"{path} does not name the scale of its pixels; give --normalized, --unit or --zca")
     try:
-        return eight_bits(found.images, constants if scale == "normalized" else None)
+        return eight_bits(imported.images, constants if scale == "normalized" else None)
     except (ArtifactError, UsageError) as error:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _scheme(ask: Options, found: Published, plan: Protocol) -> dict[str, Any]:
+def _scheme(options: Options, imported: ImportedData, plan: Protocol) -> dict[str, Any]:
     """The manifest's `labels`."""
-    own = found.facts.get("labels", {})
-    rate = own.get("lr") if found.lr is None else found.lr
-    if ask.lr is not None:
+    labels = imported.metadata.get("labels", {})
+    rate = labels.get("lr") if imported.lr is None else imported.lr
+    if options.lr is not None:
         try:
-            rate = float(ask.lr)  # type: ignore[arg-type]
+            rate = float(options.lr)  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            rate = formats.read_rate(Path(ask.lr))  # type: ignore[arg-type]
+            rate = formats.read_rate(Path(options.lr))  # type: ignore[arg-type]
     if rate is not None and not (is_number(rate) and rate > 0):
-        raise UsageError(f"the learned step size is {rate}, no number above 0; correct it: --lr")
+        raise UsageError(f"the learned step size is {rate}, not a number above 0; correct it: --lr")
     learned = {} if rate is None else {"lr": rate}
-    if found.logits is None and not ask.teachers:
-        if ask.temperature:
+    if imported.logits is None and not options.teachers:
+        if options.temperature:
             raise UsageError("--temperature is for soft labels and teachers, and these labels are hard; leave it out")
         return {"kind": "hard", **learned}
-    told = own.get("temperature") if own.get("kind") == "soft" else None
-    temperature = ask.temperature or told or plan.temperature or 1.0
+    stored = labels.get("temperature") if labels.get("kind") == "soft" else None
+    temperature = options.temperature or stored or plan.temperature or 1.0
     if not (is_number(temperature) and temperature > 0):
-        raise UsageError(f"the temperature of the labels is {temperature}, no number above 0; say --temperature")
-    return {"kind": "teacher" if ask.teachers else "soft", "temperature": float(temperature), **learned}
+        raise UsageError(f"the temperature of the labels is {temperature}, not a number above 0; give --temperature")
+    return {"kind": "teacher" if options.teachers else "soft", "temperature": float(temperature), **learned}
 
 
-def _config(path: Path, kind: str, ask: Options, found: Published) -> dict[str, Any]:
-    """What `recipe.config` says: the options that were given, names of files without their folders, and hashes."""
-    given = {key: value for key, value in asdict(ask).items() if value not in (None, ()) and key != "citation"}
+def _config(path: Path, kind: str, options: Options, imported: ImportedData) -> dict[str, Any]:
+    """The manifest's `recipe.config`: the given options, with file names without folders, and hashes of the files."""
+    given = {key: value for key, value in asdict(options).items() if value not in (None, ()) and key != "citation"}
     given = {key: [*value] if isinstance(value, (tuple, list)) else value for key, value in given.items()}
     if "teachers" in given:
-        given["teachers"] = [Path(name).name for name in ask.teachers]
+        given["teachers"] = [Path(name).name for name in options.teachers]
     for key in ("labels", "lr"):
         if isinstance(given.get(key), (str, Path)):
             given[key] = Path(given[key]).name
-    return {**given, "path": path.resolve().name, "format": kind, **formats.hashes(path, found.files)}
+    return {**given, "path": path.resolve().name, "format": kind, **formats.hashes(path, imported.files)}
 
 
 def _labelled_by(names: Sequence[str], manifest: Manifest, out: Path) -> Manifest:
-    """The manifest of labels of kind `teacher` with the teachers' ids, once they were opened and fit.
+    """The manifest with the ids and records of its teachers, which are opened and checked first.
 
     Raises:
-        UsageError: a teacher that is nowhere, or not where the artifact would find it.
-        ArtifactError: a teacher that is damaged or of other data.
+        UsageError: a teacher cannot be imported, or is not in the folder that holds the artifact.
+        ArtifactError: a teacher is damaged or fits other data.
     """
     near = out.resolve().parent
     ids = [teachers.identify(name, near=near) for name in names]
     folders = [teachers.resolve(known, near=near).resolve() for known in ids]
     for name, folder in zip(names, folders, strict=True):
         if Path(name).is_dir() and folder.parent not in (near, bundled.BUNDLED.resolve()):
-            raise UsageError(f"teacher {name!r} lies where the artifact would not find it; put its folder into {near}")
+            raise UsageError(
+                f"teacher {name!r} is in a folder where the artifact does not find it; put its folder into {near}"
+            )
     about = About(**{key: getattr(manifest, key) for key in _ABOUT}, digest="", near=near)
     teachers.fitting(ids, about)
-    facts = [teachers.read(folder) for folder in folders]
+    records = [teachers.read(folder) for folder in folders]
     return replace(
         manifest,
-        labels={**manifest.labels, "teachers": [{key: fact[key] for key in ("name", "digest")} for fact in facts]},
-        teachers=[{key: fact[key] for key in ("model", "accuracy", "epochs")} for fact in facts],
+        labels={
+            **manifest.labels,
+            "teachers": [{key: record[key] for key in ("name", "digest")} for record in records],
+        },
+        teachers=[{key: record[key] for key in ("model", "accuracy", "epochs")} for record in records],
     )

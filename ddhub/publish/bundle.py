@@ -128,22 +128,14 @@ def _gate(entry: Entry, others: list[Entry], folder: Path, accept: bool) -> list
     if comparison.baseline is None:
         raise no_baseline(m, folder)
     checks, name = [], comparison.baseline.manifest.name
-    for result, random in against(entry, comparison):
-        setting = f"{result.first.model} under {result.first.protocol} on {result.first.test}"
+    for ours, random in against(entry, comparison):
+        setting = f"{ours.first.model} under {ours.first.protocol} on {ours.first.test}"
         if random is None:
-            words = [
-                "ddhub",
-                "train",
-                str(folder),
-                "--baseline",
-                *flags(result.first, m),
-                "--model",
-                result.first.model,
-            ]
+            words = ["ddhub", "train", str(folder), "--baseline", *flags(ours.first, m), "--model", ours.first.model]
             train = shlex.join([*words, "--seeds", "3", "--record", "--data", "ROOT"])
             raise UsageError(f"{m.name}: its baseline {name} has no result of {setting}; record one: {train}")
-        checks.append(f"{setting}: {result.mean:.2f} %, {name} {random.mean:.2f} %")
-        if result.mean < random.mean and not accept:
+        checks.append(f"{setting}: {ours.mean:.2f} %, {name} {random.mean:.2f} %")
+        if ours.mean < random.mean and not accept:
             advice = "publish it anyway with --accept-below-baseline; the card says so"
             raise UsageError(f"{m.name} is below random selection with {checks[-1]}; {advice}")
     return checks

@@ -1,1 +1,1 @@
-"""The Hugging Face Hub, a folder or a web server as transport: find, download, check and cache an artifact."""
+"""Transport from the Hugging Face Hub, a folder or a web server: find, download, check and cache artifacts."""

@@ -1,10 +1,10 @@
-"""One repository's part of the user's cache of the Hub, and the checks of what lies there.
+"""The folder of one repository in the user's cache of the Hub, and the checks of its files.
 
     CACHE/datasets--NAMESPACE--NAME/refs/main          the commit of a branch or tag when it was last downloaded
     CACHE/datasets--NAMESPACE--NAME/snapshots/COMMIT/  the files of a commit: links to blobs/, or files
-    CACHE/datasets--NAMESPACE--NAME/blobs/HASH         contents by git's sha1, or by sha256 if they are large
+    CACHE/datasets--NAMESPACE--NAME/blobs/HASH         contents, named by git's sha1 or, if large, by sha256
 
-The layout is huggingface_hub's; CACHE is HF_HUB_CACHE if no other is asked for.
+The layout is huggingface_hub's; CACHE is HF_HUB_CACHE unless `Access.cache_dir` names another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder says of itself: its name, its digest, and sha256 and bytes of its files."""
+    """The identity and files of a folder, from its manifest: name, digest, and sha256 and bytes of each file."""
 
     name: str
     digest: str
@@ -37,17 +37,20 @@ class Contents:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is published: in which type of repository, which file describes it, how that is read, what grows beside."""
+    """A kind of published folder: its repository type, the name and reader of its manifest, and the files that grow.
+
+    `growing` lists files that change after publication, such as the results; the manifest does not cover them.
+    """
 
     repo_type: str
-    facts: str
+    manifest: str
     read: Callable[[Path], Contents]
     growing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Size and hash of a file as the Hub knows them: a sha256, or of a small file git's sha1."""
+class RemoteFile:
+    """Size in bytes and hash of a file as the Hub lists them: sha256, or git's sha1 for a small file."""
 
     bytes: int
     hash: str
@@ -62,8 +65,8 @@ ARTIFACT = Kind("dataset", MANIFEST, _read_artifact, (RESULTS,))
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a repository lies in the cache, and what is expected of it: its name and, if known, its digest's start."""
+class RepoCache:
+    """One repository in the cache. `digest` is the start of the digest that its manifest must have, None for any."""
 
     repo: str
     kind: Kind
@@ -72,7 +75,7 @@ class Place:
 
     @property
     def root(self) -> Path:
-        """The cache."""
+        """The folder of the cache."""
         from huggingface_hub import constants
 
         return Path(self.access.cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
@@ -95,7 +98,7 @@ class Place:
         return commit if COMMIT.fullmatch(commit) else None
 
     def record(self, revision: str | None, commit: str) -> None:
-        """Note which commit a branch or tag has, for when the Hub cannot be asked; a read-only cache stays as it is."""
+        """Note the commit of a branch or tag for times without the Hub; does nothing in a read-only cache."""
         path = self.storage / "refs" / (revision or "main")
         if self.ref(revision) != commit:
             with suppress(OSError):
@@ -103,21 +106,21 @@ class Place:
                 replace_file(path, commit.encode())
 
     def kept(self, revision: str | None, whole: bool) -> Path:
-        """The folder of a revision as the cache has it, checked; nobody is asked.
+        """The checked folder of a revision in the cache; no request is sent.
 
         Raises:
-            Unreachable: there is none.
-            ArtifactError: it is damaged, or only a part of it.
+            Unreachable: the cache does not hold the revision.
+            ArtifactError: the folder is damaged or incomplete.
         """
         commit = revision if revision and COMMIT.fullmatch(revision) else self.ref(revision)
-        if not commit or not (self.snapshot(commit) / self.kind.facts).exists():
+        if not commit or not (self.snapshot(commit) / self.kind.manifest).exists():
             cause = f"no copy of {revision or 'main'} in the Hub's cache, {self.root}"
-            raise Unreachable(f"{self.repo}: {cause}; load it once when the Hub may be asked")
+            raise Unreachable(f"{self.repo}: {cause}; load it once with the Hub reachable")
         self.verify(self.snapshot(commit), whole)
         return self.snapshot(commit)
 
     def holds(self, commit: str, whole: bool) -> bool:
-        """Whether the cache has a commit, every byte as it should be."""
+        """Whether the cache holds a commit without damage."""
         try:
             self.verify(self.snapshot(commit), whole)
         except ArtifactError:
@@ -125,29 +128,29 @@ class Place:
         return True
 
     def verify(self, folder: Path, whole: bool) -> None:
-        """Hash what the manifest in `folder` lists (if `whole`) and what grows beside it. Raises ArtifactError."""
+        """Check hashes of the files in the manifest (if `whole`) and of the growing files. Raises ArtifactError."""
         contents = self.read(folder)
         check_files(folder, contents.files if whole else {})
-        for name in (*self.kind.growing, README):  # the links to them bear their hashes
+        for name in (*self.kind.growing, README):  # these are links to blobs, whose names are hashes
             path = folder / name
             blob = Path(os.readlink(path)).name if path.is_symlink() else ""
             if HASH.fullmatch(blob):
-                check(path, read_bytes(path), blob)
+                check_hash(path, read_bytes(path), blob)
 
     def read(self, folder: Path) -> Contents:
-        """What the folder says of itself. ArtifactError unless it is what this repository must hold."""
+        """The contents of `folder`. Raises ArtifactError for another name or digest than expected."""
         contents, name = self.kind.read(folder), self.repo.split("/")[1]
         if contents.name != name:
             raise ArtifactError(f"{self.repo}: holds {contents.name!r}, not {name!r}; ask who published it")
         if not contents.digest.startswith(self.digest or ""):
             cause = f"its digest is {contents.digest[:12]}, not {(self.digest or '')[:12]} as expected"
-            raise ArtifactError(f"{self.repo}: {cause}; it was changed after it was named")
+            raise ArtifactError(f"{self.repo}: {cause}; it was changed after it was pinned")
         return contents
 
     def discard(self, path: Path, commit: str) -> None:
-        """Remove a file that was got for `commit`: the link, and what it leads to as far as that is in the cache."""
+        """Remove a file that was downloaded for `commit`: the link, and its targets inside the cache."""
         with suppress(OSError):
-            (self.storage / "refs" / commit).unlink(missing_ok=True)  # the client's note that it is another commit
+            (self.storage / "refs" / commit).unlink(missing_ok=True)  # where the client noted another commit
             while path.is_symlink():
                 target = path.parent.resolve() / os.readlink(path)
                 path.unlink()
@@ -157,21 +160,21 @@ class Place:
             path.unlink(missing_ok=True)
 
 
-def check(path: Path, data: bytes, want: str) -> None:
-    """ArtifactError unless the bytes of a file have this hash: a sha256, or git's sha1."""
-    found = hashlib.sha256(data) if len(want) == 64 else hashlib.sha1(b"blob %d\0" % len(data) + data)
-    if found.hexdigest() != want:
-        raise ArtifactError(f"{path}: its {found.name} differs from the one expected ({DAMAGED}); {REPAIR}")
+def check_hash(path: Path, data: bytes, expected: str) -> None:
+    """Raise ArtifactError unless the bytes of a file have the expected hash: sha256, or git's sha1."""
+    actual = hashlib.sha256(data) if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % len(data) + data)
+    if actual.hexdigest() != expected:
+        raise ArtifactError(f"{path}: its {actual.name} differs from the one expected ({DAMAGED}); {REPAIR}")
 
 
 def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """ArtifactError unless every file in `folder` has the size and the sha256 that a manifest lists."""
-    for name, facts in files.items():
-        check(folder / name, read_bytes(folder / name, facts["bytes"]), facts["sha256"])
+    """Raise ArtifactError unless every file in `folder` has the size and sha256 that a manifest lists."""
+    for name, entry in files.items():
+        check_hash(folder / name, read_bytes(folder / name, entry["bytes"]), entry["sha256"])
 
 
 def writable(folder: Path) -> Path:
-    """The folder, if it is one to write to. UsageError for what lies in the cache of the Hub."""
+    """The folder, if it may be written to. Raises UsageError for a folder in the Hub's cache."""
     if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
-        raise UsageError(f"{folder} is the Hub's cache; make a copy to write to: ddhub download NAME --to FOLDER")
+        raise UsageError(f"{folder} is in the Hub's cache; make a copy to write to: ddhub download NAME --to FOLDER")
     return folder

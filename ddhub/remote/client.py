@@ -1,11 +1,11 @@
-"""The Hub as all of ddhub asks it: what is pinned, how long one waits, and what its refusals mean.
+"""Requests to the Hub: the catalog of pinned artifacts, waits and retries, and the errors that answers stand for.
 
     catalog.json   {"format": 1, "artifacts": {NAME: {"repo": "ddhub/NAME", "revision": …, "digest": …, "tag": "v1"}}}
 
     pin = pins()["cifar10-infer-ipc10"]
     info = patiently(lambda: api(False).repo_info(pin.repo, repo_type="dataset", timeout=TIMEOUT), pin.repo)
 
-Only functions that talk to the Hub import huggingface_hub; any version from 1.31 on is as good.
+Only functions that talk to the Hub import huggingface_hub; any version from 1.31 on works.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CATALOG = Path(__file__).parents[1] / "assets" / "catalog.json"
-TIMEOUT = 10.0  # seconds for one answer
+TIMEOUT = 10.0  # seconds to wait for one answer
 WAITS = (1.0, 2.0, 4.0)  # seconds before a second, third and fourth try
-PATIENCE = 60.0  # seconds that a server may ask one to wait
+PATIENCE = 60.0  # longest wait in seconds that a server may ask for
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _PART = r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?"
 REPO = re.compile(rf"(?!.*(?:--|\.\.)){_PART}/{_PART}(?<!\.git)", re.ASCII)
@@ -43,16 +43,23 @@ _log = logging.getLogger("ddhub")
 
 
 class Unreachable(HubError):
-    """The Hub did not answer, or only with failures of its own: a cached copy may stand in for it."""
+    """The Hub did not answer or had a failure of its own; a cached copy may be used instead."""
 
 
 class Missing(HubError):
-    """The Hub knows no such repository, revision or file, or does not tell this user of it."""
+    """The Hub has no such repository, revision or file, or hides it from this user."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """How the Hub is asked: with whose token, into which cache (the user's if None), and whether at all."""
+    """Settings of requests to the Hub.
+
+    Attributes:
+        token: a token, False for none, None for the user's.
+        cache_dir: the cache to download into, None for the user's.
+        local_files_only: use the cache only and send no request.
+        force_download: download again although the cache holds a copy.
+    """
 
     token: str | bool | None = None
     cache_dir: str | Path | None = None
@@ -61,7 +68,7 @@ class Access:
 
     @property
     def offline(self) -> bool:
-        """Whether only the cache may answer: `local_files_only`, or HF_HUB_OFFLINE."""
+        """Whether no request may be sent: `local_files_only`, or HF_HUB_OFFLINE."""
         from huggingface_hub import constants
 
         return self.local_files_only or constants.HF_HUB_OFFLINE
@@ -69,7 +76,7 @@ class Access:
 
 @dataclass(frozen=True)
 class Pin:
-    """What a name of the catalog stands for, to the byte: commit and digest of the manifest; the tag is for people."""
+    """The artifact that a name of the catalog stands for: repository, commit and digest; the tag is for people."""
 
     repo: str
     revision: str
@@ -85,22 +92,24 @@ class Pin:
 
 
 def pins(path: Path = CATALOG) -> dict[str, Pin]:
-    """The catalog: what each published name is pinned to, sorted; {} where there is no such file.
+    """The catalog: the pin of each published name, sorted by name; {} if the file does not exist.
 
     Raises:
-        ArtifactError: a catalog that is damaged.
+        ArtifactError: the catalog is damaged.
     """
     if not path.exists():
         return {}
     record = parse(read_bytes(path), str(path))
     if record.keys() != {"format", "artifacts"} or record["format"] != 1 or not isinstance(record["artifacts"], dict):
-        raise ArtifactError(f"{path}: no catalog of format 1; {REPAIR}")
+        raise ArtifactError(f"{path}: not a catalog of format 1; {REPAIR}")
     return {name: _pin(name, entry, path) for name, entry in sorted(record["artifacts"].items())}
 
 
 def _pin(name: str, entry: object, path: Path) -> Pin:
     if not is_name(name) or not isinstance(entry, dict) or entry.keys() != set(Pin.__annotations__):
-        raise ArtifactError(f"{path}: the entry {name!r} is no object of {', '.join(Pin.__annotations__)}; {REPAIR}")
+        raise ArtifactError(
+            f"{path}: the entry {name!r} is not an object of {', '.join(Pin.__annotations__)}; {REPAIR}"
+        )
     try:
         return Pin(**entry)
     except ArtifactError as error:
@@ -108,7 +117,7 @@ def _pin(name: str, entry: object, path: Path) -> Pin:
 
 
 def write_pin(path: Path, name: str, pin: Pin) -> None:
-    """Add a pin to the catalog at `path`, or replace it. Raises OSError for a file that cannot be written."""
+    """Add a pin to the catalog at `path`, or replace it. Raises OSError if it cannot be written."""
     from ddhub.io.files import replace_file
 
     entries = {key: asdict(value) for key, value in {**pins(path), name: pin}.items()}
@@ -117,22 +126,22 @@ def write_pin(path: Path, name: str, pin: Pin) -> None:
 
 
 def namespace() -> str:
-    """Where names without a namespace are looked for: DDHUB_NAMESPACE, else `ddhub`."""
-    found = os.environ.get("DDHUB_NAMESPACE") or "ddhub"
-    if not REPO.fullmatch(f"{found}/x"):
-        raise UsageError(f"DDHUB_NAMESPACE is {found!r}, not the name of a user or organization; correct it")
-    return found
+    """The default namespace on the Hub: DDHUB_NAMESPACE, else `ddhub`. Raises UsageError if it is malformed."""
+    owner = os.environ.get("DDHUB_NAMESPACE") or "ddhub"
+    if not REPO.fullmatch(f"{owner}/x"):
+        raise UsageError(f"DDHUB_NAMESPACE is {owner!r}, not the name of a user or organization; correct it")
+    return owner
 
 
-def check_bytes(total: int, what: str) -> None:
-    """UsageError for a download that is larger than `max_bytes`."""
+def check_bytes(total: int, subject: str) -> None:
+    """Raise UsageError if a download of `total` bytes is larger than `max_bytes()`; `subject` names it."""
     if total > max_bytes():
         cause = f"{total:,} bytes, and DDHUB_MAX_BYTES allows {max_bytes():,}"
-        raise UsageError(f"{what}: {cause}; set it higher if you trust the source")
+        raise UsageError(f"{subject}: {cause}; set it higher if you trust the source")
 
 
 def api(token: str | bool | None = None) -> HfApi:
-    """The Hub's client; `token` is one, None for the user's own where there is one, or False for none."""
+    """A client of the Hub; `token` is a token, None for the user's if there is one, or False for none."""
     from huggingface_hub import HfApi
 
     from ddhub import __version__
@@ -140,89 +149,95 @@ def api(token: str | bool | None = None) -> HfApi:
     return HfApi(library_name="ddhub", library_version=__version__, token=token)
 
 
-def patiently(call: Callable[[], _T], what: str, whom: str = "") -> _T:
-    """What `call` returns, which asks the Hub (or `whom`) about `what`; tried again, after a wait, if that may help.
+def patiently(call: Callable[[], _T], subject: str, server: str = "") -> _T:
+    """The return value of `call`, a request to the Hub; temporary failures are retried after a wait.
 
-    Tried again are failures of the server (5xx), too many requests (429, after `Retry-After`), timeouts and broken
-    connections; not a refusal, nor a server that is not there.
+    Retried are failures of the server (5xx), too many requests (429, after `Retry-After`), timeouts and broken
+    connections; not retried are refusals and unreachable servers.
+
+    Args:
+        call: sends the request.
+        subject: the thing that is requested, for error messages.
+        server: the name of the server for error messages; by default the Hub and its address.
 
     Raises:
-        Unreachable: no answer, or the server's failure.
-        Missing: an unknown repository, revision or file.
-        HubError: any other refusal, or an answer that is not the Hub's.
-        DDHubError: the disk's own failure.
+        Unreachable: there was no answer, or the server failed.
+        Missing: the repository, revision or file does not exist.
+        HubError: the server refused, or its answer is not a Hub's.
+        DDHubError: the download cannot be written to disk.
     """
     for wait in (*WAITS, None):
         try:
             return call()
         except Exception as error:
-            named, pause = _named(error, what, whom)
+            translated, pause = _translate(error, subject, server)
             if wait is None or pause is None:
-                if named is error:
+                if translated is error:
                     raise
-                raise named from error
+                raise translated from error
             wait = max(wait, pause)
-            _log.info("%s; asked again in %g s", named, wait)
+            _log.info("%s; retry in %g s", translated, wait)
             time.sleep(wait)
     raise AssertionError("the last wait is None")
 
 
-def _named(error: Exception, what: str, whom: str) -> tuple[Exception, float | None]:
-    """The error as ddhub names it, and the least seconds to wait before another try; None where none may help."""
+def _translate(error: Exception, subject: str, server: str) -> tuple[Exception, float | None]:
+    """The ddhub error for an exception, and the minimum wait in seconds before a retry; None if a retry is useless."""
     from huggingface_hub import constants, errors
 
-    # httpx, or httpx2 from huggingface_hub 2.0 on: whichever made the base class of the client's errors
+    # httpx, or httpx2 from huggingface_hub 2.0 on: the module of the base class of the client's errors
     http: Any = sys.modules[errors.HfHubHTTPError.__bases__[0].__module__]
-    where = whom or f"the Hub ({constants.ENDPOINT})"
+    where = server or f"the Hub ({constants.ENDPOINT})"
     cause: BaseException = error
     again = True
     while cause.__cause__ is not None and isinstance(cause, (errors.LocalEntryNotFoundError, RuntimeError, ValueError)):
-        cause, again = cause.__cause__, False  # the client has asked several times by itself
+        cause, again = cause.__cause__, False  # the client has retried by itself
     if isinstance(cause, Unreachable):
         return cause, 0.0
     if isinstance(cause, errors.OfflineModeIsEnabled):
-        return Unreachable(f"{what}: HF_HUB_OFFLINE is set, so that {where} is not asked; unset it"), None
+        return Unreachable(f"{subject}: HF_HUB_OFFLINE is set, so that {where} receives no requests; unset it"), None
     if isinstance(cause, (http.HTTPStatusError, errors.HfHubHTTPError)):
-        named, pause = _refused(cause, what, where)
-        return named, pause if again else None
+        translated, pause = _refusal(cause, subject, where)
+        return translated, pause if again else None
     if isinstance(cause, http.ConnectError):
-        return Unreachable(f"{what}: {where} cannot be reached ({_text(cause)}); check the connection"), None
+        return Unreachable(f"{subject}: {where} cannot be reached ({_text(cause)}); check the connection"), None
     if isinstance(cause, http.HTTPError):
-        broken = f"{what}: {where} did not answer in full ({_text(cause)}); try again later"
+        broken = f"{subject}: {where} did not answer in full ({_text(cause)}); try again later"
         return Unreachable(broken), 0.0 if again else None
     if isinstance(cause, errors.FileMetadataError):
-        return HubError(f"{what}: {where} does not answer as a Hub does; check HF_ENDPOINT"), None
+        return HubError(f"{subject}: the answer of {where} is not a Hub's; check HF_ENDPOINT"), None
     if isinstance(cause, OSError) and not isinstance(cause, DDHubError):
-        if cause.errno is None:  # "Consistency check failed": not as many bytes as announced
-            return Unreachable(f"{what}: {where} sent another size than announced; try again later"), 0.0
-        return DDHubError(f"{what}: cannot be stored ({cause.strerror}); free space or set HF_HOME elsewhere"), None
+        if cause.errno is None:  # "Consistency check failed": another number of bytes than announced
+            return Unreachable(f"{subject}: {where} sent another number of bytes than announced; try again later"), 0.0
+        return DDHubError(f"{subject}: cannot be stored ({cause.strerror}); free space or set HF_HOME elsewhere"), None
     return error, None
 
 
-def _refused(error: Any, what: str, where: str) -> tuple[HubError, float | None]:
-    """The same for an answer with a status of 400 or more."""
+def _refusal(error: Any, subject: str, where: str) -> tuple[HubError, float | None]:
+    """As `_translate`, for an answer with a status of 400 or more."""
     from huggingface_hub import errors
 
     status = error.response.status_code
-    said = f"{status} {error.response.reason_phrase}"
+    reason = f"{status} {error.response.reason_phrase}"
     if isinstance(error, errors.GatedRepoError):
-        return HubError(f"{what}: access must be asked for on its page of {where}; then sign in (hf auth login)"), None
+        return HubError(f"{subject}: gated; request access on its page of {where}, then sign in (hf auth login)"), None
     if isinstance(error, errors.RepositoryNotFoundError):
-        return Missing(f"{what}: no such repository on {where}, or one that needs a token (hf auth login)"), None
+        return Missing(f"{subject}: no such repository on {where}, or one that needs a token (hf auth login)"), None
     if isinstance(error, errors.RevisionNotFoundError):
-        return Missing(f"{what}: {where} has no such revision of it; choose another"), None
+        return Missing(f"{subject}: {where} has no such revision of it; choose another"), None
     if isinstance(error, errors.EntryNotFoundError):
-        return Missing(f"{what}: {where} has no such file; the repository may have changed, try again"), None
+        return Missing(f"{subject}: {where} has no such file; the repository may have changed, try again"), None
     if status in (401, 403):
-        return HubError(f"{what}: {where} refuses it ({said}); check the token (hf auth whoami)"), None
+        return HubError(f"{subject}: {where} refuses it ({reason}); check the token (hf auth whoami)"), None
     if status in (408, 429) or status >= 500:
         wait = error.response.headers.get("Retry-After", "0")
         pause = float(wait) if wait.isdecimal() else 0.0
-        return Unreachable(f"{what}: {where} answers {said}; try again later"), pause if pause <= PATIENCE else None
-    return HubError(f"{what}: {where} refuses it ({said}: {_text(error)}); update huggingface_hub"), None
+        message = f"{subject}: {where} answers {reason}; try again later"
+        return Unreachable(message), pause if pause <= PATIENCE else None
+    return HubError(f"{subject}: {where} refuses it ({reason}: {_text(error)}); update huggingface_hub"), None
 
 
 def _text(error: BaseException) -> str:
-    """The first words of what a server, or else the error, says, without control characters."""
-    said = getattr(error, "server_message", None) or first_line(error)
-    return "".join(filter(str.isprintable, str(said)))[:200]
+    """The first words of a server's message, or of the error, without control characters."""
+    message = getattr(error, "server_message", None) or first_line(error)
+    return "".join(filter(str.isprintable, str(message)))[:200]

@@ -1,16 +1,15 @@
-"""Where the artifact of a name is, near or far.
+"""From the name of an artifact to its folder, downloaded where necessary.
 
 | name                       | is                                                                                     |
 |----------------------------|----------------------------------------------------------------------------------------|
-| a path                     | that folder, if there is one                                                           |
-| cifar10-infer-ipc10        | bundled in the package; else what `catalog.json` pins, to the commit and the byte;     |
+| a path                     | that folder, if it exists                                                              |
+| cifar10-infer-ipc10        | bundled in the package; else the commit and digest that `catalog.json` pins;           |
 |                            | else NAMESPACE/cifar10-infer-ipc10, where DDHUB_NAMESPACE (`ddhub`) is the namespace    |
-| lab/cifar10-infer-ipc10    | a data set repository on the Hub, as it is now                                         |
+| lab/cifar10-infer-ipc10    | a data set repository on the Hub, at its latest commit                                 |
 | lab/cifar10-infer-ipc10@v1 | the same at a tag, a branch or (40 hex digits) a commit                                |
 
-What comes from the Hub goes through `ddhub.remote.snapshot`, what comes from another `source` through
-`ddhub.remote.static`. Apart from `ddhub.hub`, as a list of what is bundled must not wait for the import of what asks a
-network.
+`ddhub.remote.snapshot` downloads from the Hub, `ddhub.remote.static` from another `source`. This module is separate
+from `ddhub.hub` so that a list of bundled artifacts does not import network code.
 """
 
 from __future__ import annotations
@@ -36,21 +35,24 @@ def find(
     whole: bool = True,
     card: bool = False,
 ) -> tuple[Path, str | None]:
-    """As `resolve`, with the namespace of what comes from the Hub: that of its teachers, too. `card`: README.md."""
+    """As `resolve`, and the namespace on the Hub, None for other sources; its teachers are in it too.
+
+    With `card`, README.md is downloaded too.
+    """
     folder, (base, _, tail) = Path(name), str(name).partition("@")
     if source is not None or folder.is_dir():
         if revision is not None:
-            raise UsageError(f"{name}: only what is on the Hub has revisions; leave {revision!r} out")
+            raise UsageError(f"{name}: only artifacts on the Hub have revisions; leave {revision!r} out")
         return (folder if source is None else static.fetch(str(name), source, access)), None
     if tail and revision not in (None, tail):
-        raise UsageError(f"{name}: another revision, {revision!r}, is asked for too; leave one out")
+        raise UsageError(f"{name}: revision {revision!r} is given too; leave one out")
     revision = revision or tail or None
     kept = bundled.BUNDLED / base
     if is_name(base) and revision is None and (kept / MANIFEST).exists():
         if bundled.has_data(kept) or not whole:
             return kept, None
         if base not in pins():
-            cause = "its data are not kept here, only its results"
+            cause = "the package holds its results but not its data"
             raise ArtifactError(f"{base}: {cause}; make it again by the command on its card, {kept / README}")
     if folder.exists():
         raise ArtifactError(f"{folder} is a file, not an artifact's folder; name the folder that holds {MANIFEST}")
@@ -61,15 +63,15 @@ def find(
         raise unknown("artifact", str(name), known, "ddhub list")
     try:
         if pin and revision is None:
-            anyones = replace(access, token=access.token or False)
-            found = fetch(repo, revision=pin.revision, digest=pin.digest, access=anyones, whole=whole, card=card)
+            public = replace(access, token=access.token or False)
+            folder = fetch(repo, revision=pin.revision, digest=pin.digest, access=public, whole=whole, card=card)
         else:
-            found = fetch(repo, revision=revision, access=access, whole=whole, card=card)
+            folder = fetch(repo, revision=revision, access=access, whole=whole, card=card)
     except (Missing, Unreachable) as error:
         if pin or revision or "/" in base:
             raise
         raise unknown("artifact", str(name), known, f"ddhub list; {error}") from None
-    return found, repo.split("/")[0]
+    return folder, repo.split("/")[0]
 
 
 def resolve(
@@ -83,23 +85,22 @@ def resolve(
     force_download: bool = False,
     whole: bool = True,
 ) -> Path:
-    """The folder of an artifact; one that comes from elsewhere is downloaded where it is not yet, and checked.
+    """The folder of an artifact, downloaded if no copy exists yet; downloads and copies in the cache are checked.
 
     Args:
-        name: a folder; else a bundled artifact's name, one of the catalog, or any in DDHUB_NAMESPACE on the Hub, or
-            `namespace/name`; the last two may end in `@revision`.
-        source: where else than on the Hub it is looked for: a folder, or the https address of one, that `ddhub push
-            --to` has made.
-        revision: a commit of 40 hex digits, which once downloaded is never asked for again; or a branch or tag.
-        token: the Hub's, False for none; None is the user's own, but none for what the catalog pins.
-        cache_dir: instead of the user's cache of the Hub.
-        local_files_only: ask nobody.
-        force_download: do not trust the cache.
-        whole: False for the manifest and the results alone.
+        name: a folder; else the name of an artifact that is bundled, in the catalog or in DDHUB_NAMESPACE on the Hub;
+            or `namespace/name`. The last two may end in `@revision`.
+        source: used instead of the Hub: a folder, or its https address, that `ddhub push --to` has written.
+        revision: a commit of 40 hex digits, which is requested only once; or a branch or tag.
+        token: a token of the Hub, False for none; by default the user's, and none for artifacts of the catalog.
+        cache_dir: a cache to use instead of the user's cache of the Hub.
+        local_files_only: send no request.
+        force_download: download again although the cache holds a copy.
+        whole: False for the manifest and the results only.
 
     Raises:
-        ArtifactError: a folder that holds no artifact; files that are not what manifest, catalog or Hub say.
-        UsageError: neither a folder nor a known name; the message offers the nearest name.
-        HubError: the Hub cannot be asked and the cache has no copy, or it refuses.
+        ArtifactError: a folder is not an artifact, or files differ from the manifest, the catalog or the Hub's listing.
+        UsageError: the name is neither a folder nor known; the message offers the nearest name.
+        HubError: the Hub refuses, or cannot be reached and the cache has no copy.
     """
     return find(name, source, revision, Access(token, cache_dir, local_files_only, force_download), whole=whole)[0]

@@ -1,7 +1,7 @@
-"""Is what the catalog promises still on the Hub, and what else is there? Answers without downloading images.
+"""Checks that the artifacts of the catalog are still on the Hub, without downloading images; a list of what it holds.
 
-What the Hub lists with a sha256 is compared with the manifest by that; only the manifest and the small files, of which
-the Hub knows no sha256, are fetched, into a cache that is thrown away.
+Large files are compared with the manifest by the sha256 that the Hub lists. Only the manifest and the small files, for
+which the Hub lists no sha256, are downloaded, into a temporary cache.
 """
 
 from __future__ import annotations
@@ -11,41 +11,41 @@ from typing import Any
 
 from ddhub.errors import ArtifactError, HubError, unknown
 from ddhub.io.files import max_bytes
-from ddhub.remote.cache import ARTIFACT, Place
+from ddhub.remote.cache import ARTIFACT, RepoCache
 from ddhub.remote.client import Access, Missing, Pin, api, namespace, patiently, pins
-from ddhub.remote.snapshot import get, get_growing, look, plan
+from ddhub.remote.snapshot import get, get_growing, list_files, plan
 
 
-def check(pin: Pin) -> None:
-    """Compare what a pin says with what the Hub has now.
+def check_pin(pin: Pin) -> None:
+    """Compare a pin with the present state of the Hub.
 
     Raises:
-        HubError: the Hub cannot be asked; the commit, or the tag, is gone; the tag is another commit's.
-        ArtifactError: another manifest or another file than pinned.
+        HubError: the Hub cannot be reached, the commit or the tag is gone, or the tag names another commit.
+        ArtifactError: the manifest or a file differs from the pinned one.
     """
     with tempfile.TemporaryDirectory(prefix="ddhub-links-") as folder:
         access = Access(token=False, cache_dir=folder)
         try:
-            listing = look(pin.repo, ARTIFACT, pin.tag, access)
+            listing = list_files(pin.repo, ARTIFACT, pin.tag, access)
             moved = "" if listing.commit == pin.revision else f"is commit {listing.commit}"
         except Missing:
             moved = "is gone"
         if moved:
-            listing = look(pin.repo, ARTIFACT, pin.revision, access)  # says so if that is gone too
-        place = Place(pin.repo, ARTIFACT, pin.digest, access)
-        get_growing(place, listing)
-        for name, sha256 in plan(place, listing).items():
+            listing = list_files(pin.repo, ARTIFACT, pin.revision, access)  # raises if the commit is gone too
+        cache = RepoCache(pin.repo, ARTIFACT, pin.digest, access)
+        get_growing(cache, listing)
+        for name, sha256 in plan(cache, listing).items():
             if len(listing.files[name].hash) < 64:
-                get(place, listing, name, limit=max_bytes(), sha256=sha256)
+                get(cache, listing, name, limit=max_bytes(), sha256=sha256)
         if moved:
             raise HubError(f"{pin.repo}: tag {pin.tag} {moved}, the catalog says {pin.revision}; publish it again")
 
 
 def report(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """For each of these names of the catalog, or all: whether the Hub has what is pinned, and if not, the difference.
+    """One record for each of `names`, or for the whole catalog: its pin, `ok`, and `error` if the check failed.
 
     Raises:
-        UsageError: a name that the catalog has not.
+        UsageError: a name is not in the catalog.
     """
     known = pins()
     for name in names:
@@ -56,7 +56,7 @@ def report(names: tuple[str, ...]) -> list[dict[str, Any]]:
         pin = known[name]
         entry = {"name": name, "repo": pin.repo, "tag": pin.tag, "revision": pin.revision, "digest": pin.digest}
         try:
-            check(pin)
+            check_pin(pin)
         except (ArtifactError, HubError) as error:
             reports.append({**entry, "ok": False, "error": str(error)})
         else:
@@ -65,14 +65,14 @@ def report(names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def published() -> list[dict[str, Any]]:
-    """The data sets with the tag `ddhub` in DDHUB_NAMESPACE, and all of the catalog: name, commit, date, pinned commit.
+    """Data sets with the tag `ddhub` in DDHUB_NAMESPACE, and those of the catalog: name, commit, date, pinned commit.
 
     Raises:
-        HubError: the Hub cannot be asked.
+        HubError: the Hub refuses or cannot be reached.
     """
     owner = namespace()
-    found = patiently(lambda: list(api().list_datasets(author=owner, filter="ddhub", full=True)), owner)
-    rows = {x.id: (x.sha, x.last_modified and f"{x.last_modified:%Y-%m-%d}") for x in found}
+    datasets = patiently(lambda: list(api().list_datasets(author=owner, filter="ddhub", full=True)), owner)
+    rows = {x.id: (x.sha, x.last_modified and f"{x.last_modified:%Y-%m-%d}") for x in datasets}
     pinned = {pin.repo: pin.revision for pin in pins().values()}
     return [
         {"name": name, "commit": commit, "modified": modified, "pinned": pinned.get(name)}

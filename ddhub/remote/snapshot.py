@@ -1,9 +1,9 @@
-"""What a repository of the Hub holds at one commit, in the user's cache of the Hub, every byte checked.
+"""Download of a repository of the Hub at one commit into the user's cache, with every byte checked.
 
-The client checks the size of what it downloads, not the content, and serves a cached copy whenever the Hub fails. So
-here the revision is resolved once, together with sizes and hashes of all files; the manifest is read first and all
-sizes are checked; then only the files that it lists are asked for, each by name at that commit, and hashed, when they
-come and again whenever they are found in the cache. What is not as it should be is removed and asked for once more.
+huggingface_hub checks the size of a download but not its content, and returns a cached copy whenever the Hub fails. So
+this module resolves the revision once, with sizes and hashes of all files; reads the manifest first and checks all
+sizes; and then downloads only the files that the manifest lists, by name at that commit. Files are hashed after the
+download and each time they are used from the cache. A file that does not match is removed and downloaded once more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ddhub.artifact.manifest import README, REPAIR, TEXT_BYTES, read_bytes
 from ddhub.errors import ArtifactError, HubError, UsageError
 from ddhub.io.files import max_bytes
-from ddhub.remote.cache import ARTIFACT, HASH, Entry, Kind, Place, check
+from ddhub.remote.cache import ARTIFACT, HASH, Kind, RemoteFile, RepoCache, check_hash
 from ddhub.remote.client import COMMIT, TIMEOUT, Access, Unreachable, api, check_bytes, patiently
 
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./+-]{0,199}", re.ASCII)
@@ -27,10 +27,10 @@ _log = logging.getLogger("ddhub")
 
 @dataclass(frozen=True)
 class Listing:
-    """A repository at a commit: its files by path."""
+    """The files of a repository at a commit, by path."""
 
     commit: str
-    files: dict[str, Entry]
+    files: dict[str, RemoteFile]
 
 
 def fetch(
@@ -43,145 +43,147 @@ def fetch(
     whole: bool = True,
     card: bool = False,
 ) -> Path:
-    """The folder of a repository's files at a commit, downloaded where the cache has them not.
+    """The folder of a repository's files at a commit; files that the cache lacks are downloaded.
 
     Args:
-        revision: a commit (40 hex digits), which once downloaded is never asked for again, or a branch or tag.
-        digest: what the manifest's must be, or its beginning.
-        whole: False for the manifest, and what grows beside it, alone.
-        card: README.md too.
+        repo: NAMESPACE/NAME.
+        kind: the kind of published folder.
+        revision: a commit (40 hex digits), which is requested only once, or a branch or tag.
+        digest: the digest that the manifest must have, or its beginning.
+        whole: False for the manifest and the growing files only.
+        card: True for README.md too.
 
     Raises:
-        HubError: it cannot be asked, and the cache has no whole copy; or it refuses.
-        ArtifactError: files that are not as their manifest, or the Hub, says.
-        UsageError: a revision that cannot be one, or a download above DDHUB_MAX_BYTES.
+        HubError: the Hub refuses, or cannot be reached and the cache has no complete copy.
+        ArtifactError: files differ from the manifest or from the Hub's listing.
+        UsageError: the revision is malformed, or the download is larger than DDHUB_MAX_BYTES.
     """
     if revision is not None and not _REVISION.fullmatch(revision):
-        raise UsageError(f"revision {revision!r} is no commit, branch or tag; correct it")
-    place = Place(repo, kind, digest, access)
+        raise UsageError(f"revision {revision!r} is not a commit, branch or tag; correct it")
+    cache = RepoCache(repo, kind, digest, access)
     commit = revision if revision and COMMIT.fullmatch(revision) else None
-    known = commit or (digest and place.ref(revision))
-    if known and not access.force_download and not card and place.holds(known, whole):
-        return place.snapshot(known)
+    known = commit or (digest and cache.ref(revision))
+    if known and not access.force_download and not card and cache.holds(known, whole):
+        return cache.snapshot(known)
     if access.offline:
-        return place.kept(revision, whole)
+        return cache.kept(revision, whole)
     try:
-        listing = look(repo, kind, revision, access)
+        listing = list_files(repo, kind, revision, access)
         if not commit and not digest:
-            advice = f"for always the same one, load {repo}@{listing.commit}"
+            advice = f"to pin it, load {repo}@{listing.commit}"
             _log.warning("%s: %s is commit %s; %s", repo, revision or "main", listing.commit, advice)
-        get_growing(place, listing, card=card)  # first, so that where a manifest is they are, too
-        wanted = plan(place, listing)
+        get_growing(cache, listing, card=card)  # first: a manifest in the cache implies these files
+        wanted = plan(cache, listing)
         for name in wanted if whole else ():
-            get(place, listing, name, limit=max_bytes(), sha256=wanted[name])
+            get(cache, listing, name, limit=max_bytes(), sha256=wanted[name])
     except Unreachable as error:
         try:
-            kept = place.kept(revision, whole)
+            kept = cache.kept(revision, whole)
         except (HubError, ArtifactError):
             raise error from None
         _log.warning("%s; using the cached copy of commit %s", error, kept.name)
         return kept
     _log.info("%s: commit %s", repo, listing.commit)
     if whole and not commit:
-        place.record(revision, listing.commit)
-    return place.snapshot(listing.commit)
+        cache.record(revision, listing.commit)
+    return cache.snapshot(listing.commit)
 
 
-def look(repo: str, kind: Kind, revision: str | None, access: Access) -> Listing:
-    """What the Hub has at a revision, by one request. Raises HubError."""
+def list_files(repo: str, kind: Kind, revision: str | None, access: Access) -> Listing:
+    """The files of a repository at a revision, from one request. Raises HubError."""
 
-    def ask() -> Listing:
+    def request() -> Listing:
         try:
             info = api(access.token).repo_info(
                 repo, repo_type=kind.repo_type, revision=revision, files_metadata=True, timeout=TIMEOUT
             )
             siblings: Any = getattr(info, "siblings", None) or ()
-            listing = Listing(info.sha or "", {x.rfilename: _entry(x) for x in siblings})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # whatever the client makes of nonsense
+            listing = Listing(info.sha or "", {x.rfilename: _remote_file(x) for x in siblings})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # the client's errors for a malformed answer
             raise Unreachable(f"{repo}: the Hub's answer cannot be read; try again later") from error
         if not COMMIT.fullmatch(listing.commit) or (COMMIT.fullmatch(revision or "") and listing.commit != revision):
-            asked = revision or "a commit"
-            raise Unreachable(f"{repo}: the Hub answers for {listing.commit!r}, not for {asked}; try again later")
+            expected = revision or "a commit"
+            raise Unreachable(f"{repo}: the Hub answers for {listing.commit!r}, not for {expected}; try again later")
         return listing
 
-    return patiently(ask, repo)
+    return patiently(request, repo)
 
 
-def _entry(sibling: Any) -> Entry:
-    size, found = (sibling.lfs.size, sibling.lfs.sha256) if sibling.lfs else (sibling.size, sibling.blob_id)
-    if type(size) is not int or not HASH.fullmatch(found):
+def _remote_file(sibling: Any) -> RemoteFile:
+    size, digest = (sibling.lfs.size, sibling.lfs.sha256) if sibling.lfs else (sibling.size, sibling.blob_id)
+    if type(size) is not int or not HASH.fullmatch(digest):
         raise ValueError(f"{sibling.rfilename!r} has no size and hash")
-    return Entry(size, found)
+    return RemoteFile(size, digest)
 
 
-def get(place: Place, listing: Listing, name: str, *, limit: int, sha256: str = "") -> Path:
-    """One file of a listing as the cache has it, downloaded if need be; what is not as listed is fetched once more.
+def get(cache: RepoCache, listing: Listing, name: str, *, limit: int, sha256: str = "") -> Path:
+    """The path of one file of a listing in the cache, downloaded if necessary, and once more if its content is wrong.
 
     Raises:
-        HubError: the Hub cannot be asked, or has no such file.
-        ArtifactError: no such file listed, more than `limit` bytes, or twice another content than listed.
+        HubError: the Hub cannot be reached, or has no such file.
+        ArtifactError: the file is not listed, has more than `limit` bytes, or has wrong content after two downloads.
     """
     entry = listing.files.get(name)
     if entry is None:
-        raise ArtifactError(f"{place.repo}: no {name} at commit {listing.commit}; {REPAIR}")
+        raise ArtifactError(f"{cache.repo}: no {name} at commit {listing.commit}; {REPAIR}")
     if entry.bytes > limit:
-        raise ArtifactError(f"{place.repo}: {name} has {entry.bytes:,} bytes, more than {limit:,}; {REPAIR}")
-    want = place.snapshot(listing.commit) / name
+        raise ArtifactError(f"{cache.repo}: {name} has {entry.bytes:,} bytes, more than {limit:,}; {REPAIR}")
+    expected = cache.snapshot(listing.commit) / name
     for trial in (1, 2):
-        found = _download(place, listing.commit, name)
+        path = _download(cache, listing.commit, name)
         try:
-            if found != want:
-                raise ArtifactError(f"{place.repo}: {name} comes from another commit than {listing.commit}; try again")
-            data = read_bytes(found, entry.bytes)
+            if path != expected:
+                raise ArtifactError(f"{cache.repo}: {name} comes from another commit than {listing.commit}; try again")
+            data = read_bytes(path, entry.bytes)
             for known in {entry.hash, sha256 or entry.hash}:
-                check(found, data, known)
-            return found
+                check_hash(path, data, known)
+            return path
         except ArtifactError as error:
-            place.discard(found, listing.commit)
+            cache.discard(path, listing.commit)
             if trial == 2:
                 raise
-            _log.warning("%s; removed from the cache and fetched once more", error)
+            _log.warning("%s; removed from the cache and downloaded once more", error)
     raise AssertionError("there are two trials")
 
 
-def _download(place: Place, commit: str, name: str) -> Path:
-    access, kind = place.access, place.kind.repo_type
+def _download(cache: RepoCache, commit: str, name: str) -> Path:
+    access, kind = cache.access, cache.kind.repo_type
 
-    def ask() -> str:
+    def request() -> str:
         return api(access.token).hf_hub_download(
-            place.repo,
+            cache.repo,
             name,
             repo_type=kind,
             revision=commit,
-            cache_dir=place.root,
+            cache_dir=cache.root,
             force_download=access.force_download,
             etag_timeout=TIMEOUT,
         )
 
-    return Path(patiently(ask, f"{place.repo}: {name}"))
+    return Path(patiently(request, f"{cache.repo}: {name}"))
 
 
-def plan(place: Place, listing: Listing) -> dict[str, str]:
-    """The files that the manifest lists, which is downloaded now, with their sha256.
+def plan(cache: RepoCache, listing: Listing) -> dict[str, str]:
+    """Download the manifest; return the sha256 of each file that it lists, by path.
 
     Raises:
-        HubError: the Hub cannot be asked.
-        ArtifactError: the manifest is damaged or not the one expected, or the Hub lists another size or sha256.
-        UsageError: all together are larger than DDHUB_MAX_BYTES.
+        HubError: the Hub cannot be reached.
+        ArtifactError: the manifest is damaged or not the expected one, or the Hub lists another size or sha256.
+        UsageError: the files together are larger than DDHUB_MAX_BYTES.
     """
-    get(place, listing, place.kind.facts, limit=TEXT_BYTES)
-    own = place.read(place.snapshot(listing.commit)).files
-    for name, facts in own.items():
-        entry = listing.files.get(name, Entry(-1, ""))
-        if entry.bytes != facts["bytes"] or (len(entry.hash) == 64 and entry.hash != facts["sha256"]):
-            cause = f"{name} at commit {listing.commit} is missing or not as the manifest says"
-            raise ArtifactError(f"{place.repo}: {cause}; {REPAIR}")
-    check_bytes(sum(facts["bytes"] for facts in own.values()), place.repo)
-    return {name: facts["sha256"] for name, facts in own.items()}
+    get(cache, listing, cache.kind.manifest, limit=TEXT_BYTES)
+    files = cache.read(cache.snapshot(listing.commit)).files
+    for name, item in files.items():
+        entry = listing.files.get(name, RemoteFile(-1, ""))
+        if entry.bytes != item["bytes"] or (len(entry.hash) == 64 and entry.hash != item["sha256"]):
+            cause = f"{name} at commit {listing.commit} is missing or differs from the manifest"
+            raise ArtifactError(f"{cache.repo}: {cause}; {REPAIR}")
+    check_bytes(sum(item["bytes"] for item in files.values()), cache.repo)
+    return {name: item["sha256"] for name, item in files.items()}
 
 
-def get_growing(place: Place, listing: Listing, *, card: bool = False) -> None:
-    """Download what grows beside the manifest, and README.md if `card`. Raises as `get` does."""
-    for name in (*place.kind.growing, *[README] * card):
+def get_growing(cache: RepoCache, listing: Listing, *, card: bool = False) -> None:
+    """Download the growing files, and README.md if `card`. Raises as `get` does."""
+    for name in (*cache.kind.growing, *[README] * card):
         if name in listing.files:
-            get(place, listing, name, limit=TEXT_BYTES)
+            get(cache, listing, name, limit=TEXT_BYTES)

@@ -1,4 +1,4 @@
-"""Artifacts in a plain directory tree, or served from one by any web server, in the Hub's place.
+"""Artifacts from a directory tree, local or served by any web server, as an alternative to the Hub.
 
     SOURCE/catalog.json   {"format": 1, "artifacts": {NAME: {"digest": …, "files": [paths in SOURCE/NAME]}}}
     SOURCE/NAME/          an artifact's folder
@@ -6,8 +6,8 @@
     ddhub.load("cifar10-infer-ipc10", source="/mnt/artifacts")
     ddhub.load("cifar10-infer-ipc10", source="https://example.org/artifacts")
 
-From a server, what the manifest lists is copied to CACHE/artifacts/DIGEST/NAME, whole or not at all, and from then on
-only the catalog is asked for; CACHE is that of `ddhub.io.files.cache_home`.
+From a server, an artifact is copied to CACHE/artifacts/DIGEST/NAME, completely or not at all; later calls request only
+the catalog. CACHE is `ddhub.io.files.cache_home()`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _log = logging.getLogger("ddhub")
 
 
 def fetch(name: str, source: str | Path, access: Access) -> Path:
-    """The folder of an artifact of a source: a folder's own, or a cached copy of a server's, every byte checked.
+    """The folder of an artifact of a source: inside a local source, or a checked copy in the cache.
 
     Raises:
-        UsageError: a name that the source has not, or a source that is neither a folder nor a safe address.
+        UsageError: the source has no such name, or is neither a folder nor a safe address.
         HubError: the server cannot be reached, and there is no cached copy.
-        ArtifactError: a damaged catalog or artifact, or another digest than the catalog's.
+        ArtifactError: the catalog or the artifact is damaged, or its digest is not the catalog's.
     """
     if re.match(r"[a-z][a-z0-9+.-]+://", str(source), re.IGNORECASE):
         return _from_server(name, str(source).rstrip("/"), access)
@@ -59,14 +59,14 @@ def fetch(name: str, source: str | Path, access: Access) -> Path:
     return path.parent / name
 
 
-def _entry(name: str, data: bytes, what: str) -> dict[str, Any]:
-    """What a source's catalog says of a name. UsageError where it is not there, ArtifactError for a damaged one."""
-    catalog = parse(data, what)
+def _entry(name: str, data: bytes, origin: str) -> dict[str, Any]:
+    """The entry of a name in the catalog of a source. Raises UsageError if missing, ArtifactError if damaged."""
+    catalog = parse(data, origin)
     artifacts = catalog.get("artifacts")
     if catalog.keys() != {"format", "artifacts"} or catalog["format"] != 1 or not isinstance(artifacts, dict):
-        raise ArtifactError(f"{what}: no catalog of format 1; {REPAIR}")
+        raise ArtifactError(f"{origin}: not a catalog of format 1; {REPAIR}")
     if not is_name(name) or name not in artifacts:
-        raise unknown("artifact", name, artifacts, what)
+        raise unknown("artifact", name, artifacts, origin)
     entry = artifacts[name]
     if (
         not isinstance(entry, dict)
@@ -74,27 +74,27 @@ def _entry(name: str, data: bytes, what: str) -> dict[str, Any]:
         or not re.fullmatch(r"[0-9a-f]{64}", str(entry["digest"]))
         or not isinstance(entry["files"], list)
     ):
-        raise ArtifactError(f"{what}: the entry {name!r} is no object of digest and files; {REPAIR}")
+        raise ArtifactError(f"{origin}: the entry {name!r} is not an object of digest and files; {REPAIR}")
     return entry
 
 
-def _check(manifest: Manifest, name: str, entry: dict[str, Any], what: str) -> Manifest:
-    """The manifest, if it is the one that the catalog names. Raises ArtifactError."""
+def _check(manifest: Manifest, name: str, entry: dict[str, Any], origin: str) -> Manifest:
+    """The manifest. Raises ArtifactError unless it has the name and digest in the catalog."""
     if (manifest.name, manifest.digest) != (name, entry["digest"]):
         cause = f"{name!r} has digest {entry['digest'][:12]}, its manifest is {manifest.name!r}, {manifest.digest[:12]}"
-        raise ArtifactError(f"{what}: {cause}; publish it there again (ddhub push --to)")
+        raise ArtifactError(f"{origin}: {cause}; publish it there again (ddhub push --to)")
     return manifest
 
 
 def _from_server(name: str, source: str, access: Access) -> Path:
     url, cache = _safe(source), cache_home() / "artifacts"
-    seen = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"  # the server's catalog, as it was last
+    seen = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"  # the last copy of the server's catalog
     try:
         data = _get(f"{url}/{CATALOG}", TEXT_BYTES, access)
     except Unreachable as error:
         if not seen.exists():
             raise
-        _log.warning("%s; using its catalog as it was", error)
+        _log.warning("%s; using the last copy of its catalog", error)
         data = read_bytes(seen)
     entry = _entry(name, data, f"{url}/{CATALOG}")
     folder: Path = cache / entry["digest"] / name
@@ -104,7 +104,7 @@ def _from_server(name: str, source: str, access: Access) -> Path:
 
     try:
         if access.force_download:
-            raise ArtifactError(f"{folder}: not to be used")
+            raise ArtifactError(f"{folder}: to be downloaded again")
         sound(folder)
     except ArtifactError:
         files = _files(f"{url}/{name}", name, entry, access)
@@ -115,18 +115,18 @@ def _from_server(name: str, source: str, access: Access) -> Path:
 
 
 def _files(url: str, name: str, entry: dict[str, Any], access: Access) -> dict[str, bytes]:
-    """What a server has of an artifact: what grows, what its manifest lists, and that. Raises as `fetch` does."""
+    """All files of an artifact on a server: manifest, files that it lists, results, card. Raises as `fetch` does."""
     data = _get(f"{url}/{MANIFEST}", TEXT_BYTES, access)
     manifest = _check(parse_manifest(data, f"{url}/{MANIFEST}"), name, entry, url)
-    check_bytes(sum(facts["bytes"] for facts in manifest.files.values()), url)
-    beside = [x for x in (RESULTS, README) if x in entry["files"]]
-    files = {x: _get(f"{url}/{x}", TEXT_BYTES, access) for x in beside}
-    files |= {x: _get(f"{url}/{x}", facts["bytes"], access) for x, facts in manifest.files.items()}
+    check_bytes(sum(item["bytes"] for item in manifest.files.values()), url)
+    growing = [x for x in (RESULTS, README) if x in entry["files"]]
+    files = {x: _get(f"{url}/{x}", TEXT_BYTES, access) for x in growing}
+    files |= {x: _get(f"{url}/{x}", item["bytes"], access) for x, item in manifest.files.items()}
     return files | {MANIFEST: data}
 
 
 def _safe(url: str) -> str:
-    """The address, if what comes from there cannot be changed on the way: https, or this machine. Raises UsageError."""
+    """The address, if nobody can change data in transit: https, or this machine. Raises UsageError."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -134,24 +134,26 @@ def _safe(url: str) -> str:
     except ValueError:
         local = host == "localhost"
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise UsageError(f"source {url!r} is no https:// address; name one, or a folder")
+        raise UsageError(f"source {url!r} is not an https:// address; name one, or a folder")
     return url.rstrip("/")
 
 
 def _get(url: str, limit: int, access: Access) -> bytes:
-    """What a server has at an address, at most `limit` bytes of it; redirects are not followed. Raises HubError."""
+    """The contents of a file on a server. Raises HubError, also for a redirect; ArtifactError above `limit` bytes."""
     from huggingface_hub import get_session
 
     if access.offline:
-        raise Unreachable(f"{url}: not asked, as the network is not to be used; load it once with it")
+        raise Unreachable(f"{url}: not requested, as the network is off; load it once with the network on")
 
-    def ask() -> bytes:
-        headers = {"Accept-Encoding": "identity"}  # what is compressed may be of any size
+    def request() -> bytes:
+        headers = {"Accept-Encoding": "identity"}  # compressed data may expand to any size
         with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=False) as answer:
             if answer.status_code == 404:
-                raise Missing(f"{url}: there is no such file; check the address")
+                raise Missing(f"{url}: the server has no such file; check the address")
             if answer.is_redirect:
-                raise HubError(f"{url}: leads to {answer.headers.get('Location')!r}; give that address as the source")
+                raise HubError(
+                    f"{url}: redirects to {answer.headers.get('Location')!r}; give that address as the source"
+                )
             answer.raise_for_status()
             data = bytearray()
             for block in answer.iter_raw():
@@ -160,7 +162,7 @@ def _get(url: str, limit: int, access: Access) -> bytes:
                     raise ArtifactError(f"{url}: more than {limit:,} bytes; {REPAIR}")
             return bytes(data)
 
-    return patiently(ask, url, "the server")
+    return patiently(request, url, "the server")
 
 
 def _stored(write: Callable[[], None], path: Path) -> None:

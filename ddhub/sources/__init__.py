@@ -1,1 +1,1 @@
-"""Real images: data sets known by name, subsets of ImageNet, your own folders, and the cache of decoded pixels."""
+"""Real images: data sets with a name, subsets of ImageNet, the user's own folders, and the cache of decoded pixels."""

@@ -1,12 +1,12 @@
-"""Encoded images to decoded ones, once: into a cache that is mapped into memory from then on.
+"""The cache of decoded images: a data set is decoded once and then mapped into memory.
 
     CACHE/sources/cifar10-train-<key>/    images.npy     u8 [N, C, S, S]
                                           labels.npy     i64 [N]
-                                          meta.json      shape, fingerprint, what was converted, sizes of the files
+                                          meta.json      shape, fingerprint, converted modes, sizes of the files
 
-CACHE is DDHUB_CACHE, else ~/.cache/ddhub; the key is a hash of whatever identifies the encoded data. Where the rows
-come from is the business of `ddhub.sources.source`; what becomes of one image is that of `ddhub.sources.resize`. Memory
-does not grow with the data set: rows are read, decoded and written a few hundred at a time.
+CACHE is DDHUB_CACHE, else ~/.cache/ddhub; the key is a hash of the identity of the encoded data. `ddhub.sources.source`
+reads the rows and `ddhub.sources.resize` decodes one image. Rows are read, decoded and written a few hundred at a time,
+so that memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -38,57 +38,65 @@ from ddhub.sources.resize import RULE, Batch, Fit, decode
 
 INSTEAD = "pass --data ROOT or set DDHUB_DATA to a folder in the Hub's layout, or use cifar10-mini"
 _CACHE_VERSION = 1  # part of every key: raise it when the same files would decode differently
-_CHUNK = 64, 2**24  # images a thread decodes at a time: this many, or fewer that have as many bytes
-_AHEAD = 8  # chunks that are decoded before the first of them must be written
+_CHUNK = 64, 2**24  # images and bytes that a thread decodes at a time, whichever is less
+_AHEAD = 8  # chunks that are decoded before the first one is written
 
 
 class Rows(NamedTuple):
-    """Encoded images still to be read, and what they must be."""
+    """Encoded images that are read on demand, and the size and classes that they must have."""
 
-    total: int | None  # None: only their end tells, as of rows that are picked from others
+    total: int | None  # None: not known before the end, for rows that are selected from others
     fit: Fit
     classes: int
     batches: Iterator[Batch]
 
     def shape(self, count: int) -> tuple[int, int, int, int]:
-        """Of the pixels of `count` images: N, C, S, S."""
+        """The shape (N, C, S, S) of the pixels of `count` images."""
         return (count, self.fit.channels, self.fit.side, self.fit.side)
 
 
 class Decoded(NamedTuple):
-    """Pixels and labels as arrays, and what there is to say about them.
+    """Pixels and labels as arrays, with notes on their decoding.
 
-    `fingerprint` is sha256 of shape, pixels and labels, and of `RULE` when any image was resized.
+    `fingerprint` is the sha256 of shape, pixels and labels, and of `RULE` when any image was resized.
     """
 
     images: NDArray[np.uint8]  # [N, C, S, S]
     labels: NDArray[np.int64]  # [N]
     fingerprint: str
     jpeg: bool  # whether any image came as JPEG
-    resized: int  # how many images had another size
-    converted: dict[str, int]  # mode -> how many images came in it and were converted
+    resized: int  # number of images that had another size
+    converted: dict[str, int]  # mode -> number of images that were converted from it
 
 
 def in_memory(title: str, rows: Rows) -> Decoded:
-    """Decode all rows, and keep them in memory only."""
+    """Decode all rows into memory, without a file in the cache."""
     buffer = io.BytesIO()
-    labels, facts = _decode_all(title, rows, buffer)
+    labels, details = _decode_all(title, rows, buffer)
     buffer.seek(0)
-    return Decoded(np.load(buffer), labels, **facts)
+    return Decoded(np.load(buffer), labels, **details)
 
 
-def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
-    """What the cache holds for `facts` (whatever identifies the encoded data), or decode it now.
+def cached(title: str, identity: list[Any], rows: Callable[[], Rows]) -> Decoded:
+    """The decoded images from the cache; if they are not there, decode and store them.
 
-    The folder appears by renaming a finished sibling: a process that is killed leaves a sibling,
-    which the next one removes; of two that decode at once, the slower one drops its copy.
+    A cache folder is written under a temporary name and then renamed. The next process removes the temporary folder of
+    a killed one; of two processes that decode at once, the slower one deletes its copy.
+
+    Args:
+        title: the start of the folder's name.
+        identity: JSON values that identify the encoded data; they are hashed into the key.
+        rows: opens the encoded data; called only if the cache does not hold it.
+
+    Raises:
+        SourceError: an image cannot be decoded, or the cache cannot be written.
     """
-    key = hashlib.sha256(json.dumps([_CACHE_VERSION, facts]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([_CACHE_VERSION, identity]).encode()).hexdigest()[:16]
     cache = cache_home() / "sources"
     folder = cache / f"{title}-{key}"
-    found = _read_cache(folder)
-    if found is not None:
-        return found
+    decoded = _read_cache(folder)
+    if decoded is not None:
+        return decoded
     encoded = rows()
     owner = f"{platform.node()}-{os.getpid()}"
     sibling = cache / f".{folder.name}.tmp-{owner}-{secrets.token_hex(4)}"
@@ -97,31 +105,31 @@ def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
         _sweep(cache)
         sibling.mkdir()
         with open(sibling / "images.npy", "w+b") as file:
-            labels, found_out = _decode_all(title, encoded, file)
+            labels, details = _decode_all(title, encoded, file)
         np.save(sibling / "labels.npy", labels)
         sizes = {file.name: file.stat().st_size for file in sorted(sibling.iterdir())}
-        meta = {"shape": encoded.shape(len(labels)), **found_out, "bytes": sizes}
+        meta = {"shape": encoded.shape(len(labels)), **details, "bytes": sizes}
         (sibling / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-        found = _read_cache(sibling)  # a memory map outlives the name of its file
+        decoded = _read_cache(sibling)  # a memory map stays valid after the rename
         _publish(sibling, folder)
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise SourceError(
-            f"cannot write the cache {cache} ({reason}); make room or set DDHUB_CACHE to elsewhere"
+            f"cannot write the cache {cache} ({reason}); free space or set DDHUB_CACHE to another folder"
         ) from error
     finally:
         shutil.rmtree(sibling, ignore_errors=True)
-    found = _read_cache(folder) or found
-    if found is None:
-        raise SourceError(f"{folder} cannot be read back; set DDHUB_CACHE to elsewhere")
-    return found
+    decoded = _read_cache(folder) or decoded
+    if decoded is None:
+        raise SourceError(f"{folder} cannot be read back; set DDHUB_CACHE to another folder")
+    return decoded
 
 
 def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Write all pixels to `file` as .npy; return the labels, and the other facts of a `Decoded`.
+    """Write all pixels to `file` as .npy; return the labels and the other fields of a `Decoded`.
 
-    Plain writes and no memory map: on a full disk they raise, where a map kills the process. The shape comes first, in
-    the file and in the fingerprint: one that is not known before the end makes the file be read once more.
+    The pixels are written and not memory-mapped: on a full disk a write raises, a map kills the process. The shape is
+    first in the file and in the fingerprint; if it is known only at the end, the file is read once more.
     """
     digest, jpeg, resized, converted = _begin(file, rows.shape(rows.total or 0)), 0, 0, Counter[str]()
     labels = [np.empty(0, np.int64)]
@@ -142,29 +150,29 @@ def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int
                     jpeg, resized = jpeg + chunk.jpeg, resized + chunk.resized
                     converted += chunk.converted
                     bar.update(len(chunk.pixels))
-    every = np.concatenate(labels)
-    if not len(every):
+    all_labels = np.concatenate(labels)
+    if not len(all_labels):
         raise SourceError(f"{title} has no rows; {INSTEAD}")
     if rows.total is None:
-        digest = _begin(file, rows.shape(len(every)))
+        digest = _begin(file, rows.shape(len(all_labels)))
         while pixels := file.read(_CHUNK[1]):
             digest.update(pixels)
-    digest.update(every.astype("<i8").data)
+    digest.update(all_labels.astype("<i8").data)
     if resized:
         digest.update(RULE.encode())
-    facts = {"fingerprint": digest.hexdigest(), "jpeg": jpeg > 0, "resized": resized, "converted": dict(converted)}
-    return every, facts
+    details = {"fingerprint": digest.hexdigest(), "jpeg": jpeg > 0, "resized": resized, "converted": dict(converted)}
+    return all_labels, details
 
 
 def _begin(file: IO[bytes], shape: tuple[int, ...]) -> hashlib._Hash:
-    """Write the header of a .npy file, as long for every number of images; return the hash of what comes next."""
+    """Write the header of a .npy file, of the same length for every shape; return a hash that starts with the shape."""
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return hashlib.sha256(str(shape).encode())
 
 
 def check_labels(names: Sequence[str], labels: NDArray[np.int64], classes: int) -> None:
-    """SourceError unless all labels are those of classes; the names are the images'."""
+    """Raise SourceError unless all labels are in 0..classes - 1; `names` are those of the images."""
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         name, label = names[wrong[0]], labels[wrong[0]]
@@ -172,40 +180,40 @@ def check_labels(names: Sequence[str], labels: NDArray[np.int64], classes: int) 
 
 
 def _read_cache(folder: Path) -> Decoded | None:
-    """What a cache folder holds; None when it is absent or damaged. Pixels are not hashed again."""
+    """The contents of a cache folder; None if it is missing or damaged. Pixels are not hashed again."""
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
         sizes = {file: (folder / file).stat().st_size for file in ("images.npy", "labels.npy")}
-        # "c", copy on write: torch has no read-only tensors, and warns about an array that is.
+        # "c", copy on write: torch has no read-only tensors and warns about read-only arrays.
         images = np.load(folder / "images.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy")
         kinds = (images.dtype, labels.dtype) == (np.uint8, np.int64)
         shapes = [*images.shape] == meta["shape"] and labels.shape == images.shape[:1]
         if sizes == meta["bytes"] and kinds and shapes:
-            counts = (meta.get("resized", 0), meta.get("converted", {}))  # older folders have neither, nor needed them
+            counts = (meta.get("resized", 0), meta.get("converted", {}))  # folders of older versions have neither entry
             return Decoded(images, labels, meta["fingerprint"], meta["jpeg"], *counts)
     except (OSError, EOFError, ValueError, KeyError, TypeError):
-        pass  # whatever is wrong with it, decoding again is the cure
+        pass  # a damaged folder is decoded again
     return None
 
 
 def _publish(sibling: Path, folder: Path) -> None:
-    """Rename a finished sibling, unless another process was first; a damaged folder makes way."""
+    """Rename a finished temporary folder, unless another process was first; a damaged folder is replaced."""
     try:
         os.rename(sibling, folder)
     except OSError:
         if _read_cache(folder) is None:
             damaged = sibling.with_name(f"{sibling.name}-damaged")
-            with suppress(OSError):  # another process may be doing the same: then its copy stays
+            with suppress(OSError):  # if another process does the same, its copy stays
                 os.rename(folder, damaged)
                 os.rename(sibling, folder)
             shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _sweep(cache: Path) -> None:
-    """Remove what processes of this machine left when they were killed."""
-    left = re.compile(rf"\.tmp-{re.escape(platform.node())}-(\d+)-[0-9a-f]{{8}}(-damaged)?$")
+    """Remove temporary folders that killed processes of this machine left."""
+    pattern = re.compile(rf"\.tmp-{re.escape(platform.node())}-(\d+)-[0-9a-f]{{8}}(-damaged)?$")
     for sibling in cache.iterdir():
-        owner = left.search(sibling.name)
+        owner = pattern.search(sibling.name)
         if owner and not is_alive(int(owner[1])):
             shutil.rmtree(sibling, ignore_errors=True)

@@ -1,18 +1,17 @@
-"""The data sets that ddhub knows by name: one table, without torch.
+"""The table of data sets that ddhub knows by name; the module does not import torch.
 
-A data set lies below a data root in the layout of its repository on the Hugging Face Hub,
+A data set is stored below a data root in the layout of its repository on the Hugging Face Hub,
 
-    ROOT/HUB_ID/FOLDER/SPLIT-00000-of-00003.parquet    an image column {bytes, path}, a label column of integers
+    ROOT/HUB_ID/FOLDER/SPLIT-00000-of-00003.parquet    columns: image {bytes, path}, label (integer)
 
-Repositories, columns, splits and class orders of CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST, SVHN, ImageNet-1k and
-Tiny-ImageNet are those of the Hub's cards and file lists, and Imagenette's those of its files. Not verified: the names
-and their order that Imagewoof's files record (taken to be in the order of the WordNet ids, as Imagenette's are), and
-the configuration name "default" of ImageNet-1k and Tiny-ImageNet. Names that files record are always compared with the
-ones here, so that a wrong guess is an error and never a wrong label.
+Repositories, columns, splits and class orders come from the Hub's cards and file lists for CIFAR-10, CIFAR-100, MNIST,
+Fashion-MNIST, SVHN, ImageNet-1k and Tiny-ImageNet, and from the files for Imagenette. Not verified are the class names
+in Imagewoof's files and their order (assumed to be that of the WordNet ids, as for Imagenette), and the configuration
+name "default" of ImageNet-1k and Tiny-ImageNet. Class names that a file records are always compared with this table, so
+that a wrong assumption gives an error and never a wrong label.
 
-A data set may be part of another one: `ddhub.sources.subsets` lists the classes of subsets of ImageNet-1k.
-
-Means and standard deviations are the constants of the papers' codes, per channel in unit scale.
+A data set may be a part of another one: `ddhub.sources.subsets` lists the classes of subsets of ImageNet-1k. Means and
+standard deviations are the constants of the papers' codes, per channel in unit scale.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from typing import Any
 from ddhub.errors import unknown
 from ddhub.sources.subsets import CLASSIC, COMP_DD, SIDE
 
-FOLDER = "folder:"  # of names that are no entry here but a path: images of the user's own (`ddhub.sources.folder`)
+FOLDER = "folder:"  # prefix of a path to the user's own images (`ddhub.sources.folder`)
 
 
 def _asset(name: str) -> tuple[str, ...]:
@@ -34,7 +33,7 @@ def _asset(name: str) -> tuple[str, ...]:
 
 
 def plain(name: str) -> str:
-    """A class name without case, blanks and signs: 'T - shirt / top' and 'T-shirt/top' are one."""
+    """A class name in lower case, letters and digits only: 'T - shirt / top' and 'T-shirt/top' are equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -42,55 +41,55 @@ def plain(name: str) -> str:
 class Copy:
     """One folder of a repository; a repository may hold the same images at several scales."""
 
-    folder: str  # of the parquet files: inside the repository, or inside the package when embedded
-    config: str | None  # as `datasets.load_dataset` calls it; None: not on the Hub
-    shorter: int | None  # shorter side of the images in pixels; None: as they were photographed
-    square: bool = True  # whether all images are squares of that side
+    folder: str  # of the parquet files, in the repository or, if embedded, in the package
+    config: str | None  # the name for `datasets.load_dataset`; None: not on the Hub
+    shorter: int | None  # shorter side of the images in pixels; None: original sizes
+    square: bool = True  # whether all images are square
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """All there is to know about one data set: a new one is one more entry of `KNOWN`."""
+    """The description of one data set; `KNOWN` has one entry for each."""
 
     title: str
     hub_id: str
-    copies: tuple[Copy, ...]  # in ascending order of their images' sizes
-    splits: dict[str, str]  # our name -> the Hub's
+    copies: tuple[Copy, ...]  # in ascending order of image size
+    splits: dict[str, str]  # ddhub's name -> the Hub's
     image_column: str = "image"
     label_column: str = "label"
     channels: int = 3
     classes: tuple[str, ...]  # in the order of the labels
-    spelled: dict[str, str] = field(default_factory=dict)  # class -> how the Hub's files call it instead
+    spelled: dict[str, str] = field(default_factory=dict)  # class -> its name in the Hub's files, if different
     mean: tuple[float, ...]
     std: tuple[float, ...]
     license: str
-    lossless: bool = False  # whether the Hub's own images are, so that JPEG ones are a lossy copy
+    lossless: bool = False  # whether the Hub's images are, so that a JPEG file is a lossy copy
     embedded: bool = False
-    gated: bool = False  # whether the Hub wants its terms accepted first
+    gated: bool = False  # whether users must accept terms on the Hub first
     notes: str = ""
-    imagenet: tuple[int, ...] = ()  # ImageNet-1k's label of each class, where these are classes of ImageNet-1k
-    part_of: str = ""  # the known data set whose files these are; of their rows only those of these classes count
-    side: int | None = None  # in pixels, of the squares that images of many sizes become where no size is asked for
+    imagenet: tuple[int, ...] = ()  # ImageNet-1k's label of each class, for classes of ImageNet-1k
+    part_of: str = ""  # the data set whose files are read; only rows of these classes are kept
+    side: int | None = None  # default side in pixels, for images of many sizes
 
     @property
     def size(self) -> int | None:
-        """The side in pixels of the images where no size is asked for; None when there are many sizes."""
+        """The default side of the images in pixels; None if they have many sizes."""
         return self.side or (self.copies[0].shorter if len(self.copies) == 1 else None)
 
     def names_agree(self, recorded: Sequence[str]) -> bool:
-        """Whether class names that a file records are these classes in this order.
+        """Whether the class names in a file are these classes in this order.
 
-        Of WordNet ids a file may record the words instead ("tench, Tinca tinca"): then those classes count that
-        `spelled` has the first word of.
+        For WordNet ids a file may have the words instead ("tench, Tinca tinca"); then only the classes in `spelled`,
+        which holds their first word, are compared.
         """
         if len(recorded) != len(self.classes):
             return False
-        pairs = [(plain(was), plain(own), own) for was, own in zip(recorded, self.classes, strict=True)]
-        if all(was == own or was == plain(self.spelled.get(name, name)) for was, own, name in pairs):
+        pairs = [(plain(word), name) for word, name in zip(recorded, self.classes, strict=True)]
+        if all(word in (plain(name), plain(self.spelled.get(name, name))) for word, name in pairs):
             return True
         if not self.spelled or not all(re.fullmatch(r"n\d{8}", name) for name in self.classes):
             return False
-        words = {name: plain(was.split(",")[0]) for was, name in zip(recorded, self.classes, strict=True)}
+        words = {name: plain(text.split(",")[0]) for text, name in zip(recorded, self.classes, strict=True)}
         return all(words[name] == plain(word) for name, word in self.spelled.items())
 
 
@@ -135,7 +134,7 @@ possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
 sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
 willow_tree wolf woman worm
 """
-# The two ten-class subsets of ImageNet, by WordNet id and so in the order of their labels.
+# Two subsets of ImageNet with ten classes each, by WordNet id, in the order of their labels.
 _NETTE = {
     "n01440764": "tench",
     "n02102040": "English springer",
@@ -174,8 +173,8 @@ _SUBSET: dict[str, Any] = {
 }
 
 
-def _part(title: str, classes: dict[int, str]) -> Known:
-    """A subset of ImageNet-1k from its label of each class and the class's name."""
+def _subset(title: str, classes: dict[int, str]) -> Known:
+    """A subset of ImageNet-1k; `classes` maps ImageNet-1k's label to the name of the class."""
     notes = "" if len(classes) == 10 else f"{len(classes)} classes, the published list repeats one"
     return Known(
         title=title,
@@ -274,8 +273,8 @@ KNOWN: dict[str, Known] = {
         imagenet=tuple(map(_IMAGENET_IDS.index, _WOOF)),
         **_SUBSET,
     ),
-    **{title.lower(): _part(title, classes) for title, classes in CLASSIC.items()},
-    **{name: _part(f"Comp-DD {name}", classes) for name, classes in COMP_DD.items()},
+    **{title.lower(): _subset(title, classes) for title, classes in CLASSIC.items()},
+    **{name: _subset(f"Comp-DD {name}", classes) for name, classes in COMP_DD.items()},
     "imagenet-1k": Known(
         title="ImageNet-1k",
         classes=_IMAGENET_IDS,
@@ -287,7 +286,7 @@ KNOWN: dict[str, Known] = {
 
 
 def find(name: str) -> Known:
-    """What there is to know about a data set. Raises UsageError for an unknown name."""
+    """The description of a data set. Raises UsageError for an unknown name."""
     if name not in KNOWN:
         raise unknown("data set", name, [*KNOWN, f"{FOLDER}PATH"], "ddhub data list")
     return KNOWN[name]

@@ -1,9 +1,9 @@
-"""One encoded image to a square of 8-bit pixels: its mode, its size, and what is wrong with it.
+"""Decoding of one encoded image to a square of 8-bit pixels.
 
-An image that has another size than the one wanted is cut to its centre square, which is then resized bilinearly with
-antialiasing: `RULE`. In a square image nothing is cut, and one that has the size already is left as it is. Of modes,
-grey and RGB stay; a colour palette, CMYK and the like become RGB, and what is transparent becomes white. 16-bit and
-float images are refused: there is no one way to make 8 bits of them.
+An image of another size than requested is cut to its centre square, which is resized bilinearly with antialiasing
+(`RULE`). A square image is not cut, and an image of the requested size is not resized. Grey and RGB images keep their
+mode; palettes, CMYK and other modes become RGB, and transparent pixels become white. 16-bit and float images are
+refused, as their conversion to 8 bits is ambiguous.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from PIL import Image, ImageOps
 
 from ddhub.errors import SourceError, first_line
 
-RULE = "centre square, resized bilinearly"  # part of keys, fingerprints and notes of what was resized
+RULE = "centre square, resized bilinearly"  # part of keys, fingerprints and notes of resized images
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
 class Fit(NamedTuple):
-    """What images must be, and what becomes of them."""
+    """The form that encoded images must have, and the form that they are decoded to."""
 
     channels: int  # 1 or 3
-    side: int  # of the square that is wanted, in pixels
+    side: int  # side of the decoded images in pixels
     stored: int | None  # the side that the encoded images must have; None: any size
-    upright: bool = False  # turn photographs as their EXIF entry says
-    repair: str = "fetch it again"  # the next step when one is damaged
-    resize: str = "fetch it again"  # the next step when one has another size than `stored`
+    upright: bool = False  # turn photographs according to their EXIF orientation
+    repair: str = "fetch it again"  # the next step for a damaged image
+    resize: str = "fetch it again"  # the next step for an image of another size than `stored`
 
 
 class Batch(NamedTuple):
-    """Successive images, still encoded: bytes, or the file that has them."""
+    """Successive encoded images: their bytes, or the files that hold them."""
 
-    names: Sequence[str]  # for errors: the file, and the row in it
+    names: Sequence[str]  # file and row, for error messages
     images: Sequence[bytes | Path | None]
     labels: NDArray[np.int64]
 
 
 class Chunk(NamedTuple):
-    """Decoded images, how many of them were resized, and what modes others were converted from."""
+    """Decoded images, with the numbers of JPEG, resized and, by mode, converted ones."""
 
     pixels: NDArray[np.uint8]  # [n, C, S, S]
     jpeg: int
@@ -54,7 +54,7 @@ class Chunk(NamedTuple):
 
 
 def decode(fit: Fit, batch: Batch) -> Chunk:
-    """Decode a few images. Raises SourceError for one that is damaged or of another size than it must be."""
+    """Decode a few images. Raises SourceError for an image that is damaged or of the wrong size."""
     pixels = np.empty((len(batch.images), fit.side, fit.side, fit.channels), np.uint8)
     mode, jpeg, resized, converted = "L" if fit.channels == 1 else "RGB", 0, 0, Counter[str]()
     for i, (name, data) in enumerate(zip(batch.names, batch.images, strict=True)):
@@ -63,25 +63,25 @@ def decode(fit: Fit, batch: Batch) -> Chunk:
                 image = ImageOps.exif_transpose(opened) if fit.upright else opened
                 width, height = image.size
                 if fit.stored and (width, height) != (fit.stored, fit.stored):
-                    wanted = f"{fit.stored}x{fit.stored}"
-                    raise SourceError(f"{name}: {width}x{height} pixels instead of {wanted}; {fit.resize}")
+                    expected = f"{fit.stored}x{fit.stored}"
+                    raise SourceError(f"{name}: {width}x{height} pixels instead of {expected}; {fit.resize}")
                 jpeg += opened.format == "JPEG"
                 resized += (width, height) != (fit.side, fit.side)
                 if image.mode != mode:
                     converted[image.mode] += 1
                     image = _convert(image, mode)
-                # tobytes and not np.asarray: a fifth of the whole decoding for images this small.
+                # tobytes, as np.asarray takes a fifth of the decoding time of small images.
                 flat = np.frombuffer(_square(image, fit.side).tobytes(), np.uint8)
             pixels[i] = flat.reshape(pixels.shape[1:])
         except SourceError:
             raise
-        except Exception as error:  # Pillow raises many kinds for damaged bytes
+        except Exception as error:  # Pillow raises errors of many kinds for damaged bytes
             raise _not_an_image(name, error, fit.repair) from error
     return Chunk(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), jpeg, resized, converted)
 
 
 def is_grey(file: Path, repair: str) -> bool:
-    """Whether a file's header says that the image has no colours. Raises SourceError when there is none."""
+    """Whether an image is grey according to its header. Raises SourceError if it has no header."""
     try:
         with _open(file) as image:
             return image.mode in ("1", "L", "LA")
@@ -90,11 +90,11 @@ def is_grey(file: Path, repair: str) -> bool:
 
 
 def size_of(file: Path, repair: str) -> tuple[int, int]:
-    """Width and height of the upright image, from the file's header alone. Raises SourceError."""
+    """Width and height of the upright image in pixels, from the file's header. Raises SourceError."""
     try:
         with _open(file) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # orientation: a quarter turn or its mirror image
-            return (image.height, image.width) if turned else image.size
+            is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn, or its mirror image
+            return (image.height, image.width) if is_turned else image.size
     except Exception as error:
         raise _not_an_image(str(file), error, repair) from error
 
@@ -119,10 +119,10 @@ def _square(image: Image.Image, side: int) -> Image.Image:
         return image
     shorter = min(image.size)
     left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
-    # Cut first: with `box=` the pixels around the square would count at its edges.
+    # Cut first: with `box=` pixels outside the square would influence its edges.
     return image.crop((left, top, left + shorter, top + shorter)).resize((side, side), Image.Resampling.BILINEAR)
 
 
 def _not_an_image(name: str, error: Exception, repair: str) -> SourceError:
-    reason = re.sub(r" (<_io.*>|'.*')$", "", first_line(error))  # of the file, whose name comes first anyway
+    reason = re.sub(r" (<_io.*>|'.*')$", "", first_line(error))  # the message has the name already
     return SourceError(f"{name}: not an image ({reason}); {repair}")

@@ -1,18 +1,18 @@
-"""Real data by name: bytes, labels, class names, and a fingerprint of exactly these pixels.
+"""Real data by name: pixels, labels, class names, and a fingerprint of the pixels.
 
 A source is read from a data root in the layout of the Hub's repositories,
 
     ROOT/uoft-cs/cifar10/plain_text/train-00000-of-00001.parquet    img {bytes, path}, label
 
-given as `root` or by DDHUB_DATA; without one it comes from the Hub through `datasets`. Images are decoded once, into
-a cache (`ddhub.sources.cache`). `cifar10-mini` is part of the package: it needs no root, no network and no cache. The
-names are those of `ddhub.sources.known`, and `folder:PATH` for images of your own (`ddhub.sources.folder`). A subset of
+The root is `root` or DDHUB_DATA; without one the data comes from the Hub through `datasets`. Images are decoded once,
+into a cache (`ddhub.sources.cache`). `cifar10-mini` is part of the package: it needs no root, network or cache. Names
+are those of `ddhub.sources.known`, and `folder:PATH` for the user's own images (`ddhub.sources.folder`). A subset of
 another data set (`ddhub.sources.subsets`) is read from the files of the whole: only images of its classes are decoded
-and cached, and from the Hub they are streamed, so that the rest is stored nowhere.
+and cached. From the Hub the files are streamed and not stored.
 
-Images are squares. `size` asks for another side than the data set's own: then the centre square of each image is
-resized bilinearly, with antialiasing; the notes say so. Imagenette and Imagewoof exist at several scales: the smallest
-one that is large enough is read. Subsets of ImageNet-1k are 128 px unless another size is asked for.
+Images are square. With a `size` other than the data set's side, the centre square of each image is resized bilinearly
+with antialiasing, and the notes say so. Imagenette and Imagewoof exist at several scales; the smallest one that is
+large enough is read. The default size of subsets of ImageNet-1k is 128 px.
 
 >>> train = open_source("cifar10-mini")
 >>> train.images.shape, train.classes[3]
@@ -45,7 +45,7 @@ from ddhub.sources.cache import INSTEAD, Decoded, Rows
 from ddhub.sources.known import FOLDER, KNOWN, Copy, Known, find
 from ddhub.sources.resize import RULE, Batch, Fit
 
-_LARGEST = 4096  # side in pixels: beyond it one image takes 50 MB
+_LARGEST = 4096  # side in pixels; an RGB image of this size takes 50 MB
 _BATCH = 512  # rows read at a time, so that memory does not grow with the data set
 
 
@@ -53,10 +53,10 @@ _BATCH = 512  # rows read at a time, so that memory does not grow with the data 
 class Source:
     """One split of a real data set.
 
-    `images` is a copy-on-write view of a memory map: writing to it never reaches the cache. `mean`
-    and `std` are per channel in unit scale; `fingerprint` is sha256 of shape, pixels and labels, and of the rule of
-    resizing where it was needed. `name` is what manifests record, for a folder without its path; `address` is the name
-    that `open_source` takes.
+    `images` is a copy-on-write view of a memory map: writing to it does not change the cache. `mean` and `std` are per
+    channel in unit scale. `fingerprint` is the sha256 of shape, pixels and labels, and of the rule of resizing if an
+    image was resized. `name` is the name in manifests, without the path of a folder; `address` is the name that
+    `open_source` takes.
     """
 
     name: str
@@ -74,27 +74,28 @@ class Source:
 
     @property
     def label(self) -> str:
-        """The name for tables and texts: 'CIFAR-10', or 'CIFAR-10 (JPEG copy)'."""
+        """The title for tables and texts, with the notes: 'CIFAR-10', or 'CIFAR-10 (JPEG copy)'."""
         title = KNOWN[self.name].title if self.name in KNOWN else self.name
         return f"{title} ({self.notes})" if self.notes else title
 
 
 def names() -> tuple[str, ...]:
-    """The names that `open_source` knows, besides `folder:PATH`."""
+    """The names that `open_source` takes, besides `folder:PATH`."""
     return tuple(KNOWN)
 
 
 def open_source(name: str, split: str = "train", *, root: str | Path | None = None, size: int | None = None) -> Source:
-    """Open the "train" or "test" split of a data set; the first time, decode it into the cache.
+    """Open the "train" or "test" split of a data set; the first call decodes it into the cache.
 
     Args:
         name: one of `names()`, or `folder:PATH`.
         split: "train" or "test".
-        root: folder of real data in the Hub's layout; DDHUB_DATA, then the Hub itself, if not given.
-        size: side of the images in pixels; the data set's own if not given.
+        root: folder of real data in the Hub's layout; by default DDHUB_DATA, else the Hub itself.
+        size: side of the images in pixels; by default the data set's.
 
-    Raises UsageError for an unknown name or split, and for data of many sizes without a `size`; SourceError for data
-    that is missing (a root without the files is never replaced by a download), damaged, or not what its name says.
+    Raises:
+        UsageError: the name or the split is unknown, or images have many sizes and `size` is None.
+        SourceError: data is missing (files that a root lacks are not downloaded), damaged, or not what its name says.
     """
     if size is not None and not 1 <= size <= _LARGEST:
         raise UsageError(f"size {size} cannot be the side of images; give 1 to {_LARGEST} pixels")
@@ -125,7 +126,7 @@ def open_source(name: str, split: str = "train", *, root: str | Path | None = No
 
 def _from_folder(name: str, split: str, size: int | None) -> Source:
     tree, decoded, notes = _folder.open_folder(name, split, size)
-    # ImageNet's constants, for grey images their averages: statistics of the pixels would differ between the splits.
+    # ImageNet's constants, or their averages for grey images: statistics of the pixels would differ between the splits.
     grey = decoded.images.shape[1] == 1
     return Source(
         name=tree.name,
@@ -144,20 +145,20 @@ def _from_folder(name: str, split: str, size: int | None) -> Source:
 
 
 def _open(name: str, spec: Known, split: str, root: str | Path | None, size: int | None) -> tuple[Decoded, list[str]]:
-    """The decoded images, and notes on which copy they are and what became of them."""
+    """The decoded images, and notes on the copy that was read and on resizing."""
     hub_split, top, size = spec.splits[split], Path(root or "").expanduser() / spec.hub_id, size or spec.side
     if spec.embedded:
-        there = spec.copies
+        copies = spec.copies
     elif root:
-        there = tuple(copy for copy in spec.copies if (top / copy.folder).is_dir()) or spec.copies[:1]
+        copies = tuple(copy for copy in spec.copies if (top / copy.folder).is_dir()) or spec.copies[:1]
     else:
-        there = tuple(copy for copy in spec.copies if copy.config)
-    copy = _choose(spec, there, size)
+        copies = tuple(copy for copy in spec.copies if copy.config)
+    copy = _choose(spec, copies, size)
     side = size or copy.shorter
     assert side is not None, "a copy is chosen without a size only if it has one"
     stored = copy.shorter if copy.square else None
     fit = Fit(spec.channels, side, stored)
-    resizing = [] if side == stored else [["size", side, RULE]]  # images of the data set's own size keep their keys
+    resizing = [] if side == stored else [["size", side, RULE]]  # the key of images that are not resized has no size
     picking = [["labels", *spec.imagenet]] if spec.part_of else []
     title = f"{name}-{split}" + (f"-{side}px" if resizing else "")
     if spec.embedded:
@@ -165,19 +166,19 @@ def _open(name: str, spec: Known, split: str, root: str | Path | None, size: int
             decoded = cache.in_memory(spec.title, _parquet_rows(spec, fit, [file]))
     elif root:
         files = _shards(spec, top / copy.folder, hub_split)
-        facts: list[Any] = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        decoded = cache.cached(title, facts + resizing + picking, partial(_parquet_rows, spec, fit, files))
+        identity: list[Any] = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        decoded = cache.cached(title, identity + resizing + picking, partial(_parquet_rows, spec, fit, files))
     else:
-        # No revision among these facts: data that was decoded once needs no network any more.
-        facts = ["hub", spec.hub_id, copy.config, hub_split]
+        # The identity has no revision, so that decoded data needs no network.
+        identity = ["hub", spec.hub_id, copy.config, hub_split]
         rows = partial(_hub_rows, spec, fit, str(copy.config), hub_split)
-        decoded = cache.cached(title, facts + resizing + picking, rows)
+        decoded = cache.cached(title, identity + resizing + picking, rows)
     notes = [f"{copy.folder} copy"] if len(spec.copies) > 1 else []
     return decoded, notes + ([f"{RULE} to {side} px"] if decoded.resized else [])
 
 
 def _choose(spec: Known, copies: Sequence[Copy], size: int | None) -> Copy:
-    """The smallest copy that is large enough, else the largest; without a size the one of square images."""
+    """The smallest copy that is large enough, else the largest; without a size the copy of square images."""
     if size is None:
         square = next((copy for copy in copies if copy.square), None)
         if square is None:
@@ -190,7 +191,7 @@ def _choose(spec: Known, copies: Sequence[Copy], size: int | None) -> Copy:
 
 
 def _shards(spec: Known, folder: Path, split: str) -> list[Path]:
-    """The parquet files of a split: all of them, in order. Some repositories have a hash at the end of the names."""
+    """All parquet files of a split, in order; in some repositories their names end in a hash. Raises SourceError."""
     shape, pattern = re.compile(rf"{split}-(\d{{5}})-of-(\d{{5}})(-[0-9a-f]{{16}})?\.parquet"), f"{split}-*.parquet"
     files = sorted(folder.glob(pattern))
     if not files:
@@ -204,7 +205,7 @@ def _shards(spec: Known, folder: Path, split: str) -> list[Path]:
             raise SourceError(f"{spec.title} is incomplete: no {missing}; copy that shard there too")
     for i, (number, file) in enumerate(zip(numbers, files, strict=True)):
         if number < 0 or number in numbers[:i]:
-            raise SourceError(f"{file} is not one of the {total} shards beside it; remove it")
+            raise SourceError(f"{file} does not belong to the {total} shards of its folder; remove it")
     return files
 
 
@@ -220,7 +221,7 @@ def _parquet_rows(spec: Known, fit: Fit, files: list[Path]) -> Rows:
     opened, columns = [], [spec.image_column, spec.label_column]
     for path in files:
         with _reading(path):
-            opened.append(pq.ParquetFile(path, pre_buffer=False))  # else it keeps all that was read of it
+            opened.append(pq.ParquetFile(path, pre_buffer=False))  # a pre-buffer keeps everything that was read
             _check_schema(spec, opened[-1].schema_arrow, str(path))
     total = None if spec.part_of else sum(file.metadata.num_rows for file in opened)
     return Rows(total, fit, len(spec.classes), batches())
@@ -237,24 +238,24 @@ def _reading(path: Path) -> Iterator[None]:
 def _hub_rows(spec: Known, fit: Fit, config: str, split: str) -> Rows:
     def batches() -> Iterator[Batch]:
         start = 0
-        with _asking(spec):
+        with _requesting(spec):
             for table in rows.iter(_BATCH):
                 yield _batch(spec, where, start, table.combine_chunks().to_batches()[0])
                 start += table.num_rows
 
-    with _asking(spec):
-        import datasets  # here because it takes a second, and only the Hub needs it
+    with _requesting(spec):
+        import datasets  # imported here because it takes a second and only the Hub needs it
 
-        found = datasets.load_dataset(spec.hub_id, config, split=split, **{"streaming": True} if spec.part_of else {})
+        dataset = datasets.load_dataset(spec.hub_id, config, split=split, **{"streaming": True} if spec.part_of else {})
     where = f"{spec.hub_id} (Hub, {split})"
-    _check_schema(spec, found.features.arrow_schema, where)
-    # In any format but arrow `datasets` would decode the images itself, one after the other.
-    rows = found.select_columns([spec.image_column, spec.label_column]).with_format("arrow")
-    return Rows(None if spec.part_of else found.num_rows, fit, len(spec.classes), batches())
+    _check_schema(spec, dataset.features.arrow_schema, where)
+    # In formats other than arrow, `datasets` would decode the images itself, one after the other.
+    rows = dataset.select_columns([spec.image_column, spec.label_column]).with_format("arrow")
+    return Rows(None if spec.part_of else dataset.num_rows, fit, len(spec.classes), batches())
 
 
 @contextmanager
-def _asking(spec: Known) -> Iterator[None]:
+def _requesting(spec: Known) -> Iterator[None]:
     try:
         yield
     except SourceError:
@@ -265,7 +266,7 @@ def _asking(spec: Known) -> Iterator[None]:
 
 
 def _batch(spec: Known, where: str, start: int, rows: pa.RecordBatch) -> Batch:
-    """Encoded images with their labels; of a part of a data set those of its classes alone, in its own numbers."""
+    """Encoded images with their labels; for a subset only rows of its classes, with the labels of the subset."""
     names = [f"{where}, row {start + i}" for i in range(rows.num_rows)]
     labels = rows.column(spec.label_column).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     if spec.part_of:
@@ -277,7 +278,7 @@ def _batch(spec: Known, where: str, start: int, rows: pa.RecordBatch) -> Batch:
 
 
 def _check_schema(spec: Known, schema: pa.Schema, where: str) -> None:
-    """Check the columns, their types and, where they are recorded, the names of the classes."""
+    """Raise SourceError for wrong columns, types or, if the file has them, class names."""
     image, label = spec.image_column, spec.label_column
     for column in (image, label):
         if column not in schema.names:

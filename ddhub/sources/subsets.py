@@ -1,21 +1,21 @@
 """Subsets of ImageNet-1k that papers on dataset distillation use, as sources by name: `imagemeow`, `birds-easy`, ...
 
-A list gives the label in ImageNet-1k and the first word of each class; its order is that of the subset's own labels.
+Each list gives ImageNet-1k's label and the first word of each class, in the order of the subset's labels.
 
 * ImageMeow, ImageYellow, ImageFruit and ImageSquawk (Cazenavette et al., 2022, arXiv 2203.11932). Imagenette and
-  Imagewoof have repositories of their own (`ddhub.sources.known`), with labels in the order of the WordNet ids.
+  Imagewoof have separate repositories (`ddhub.sources.known`), with labels in the order of the WordNet ids.
 * Comp-DD (Wang et al., 2025, arXiv 2410.17193): of each of eight categories the classes of highest (hard) and lowest
   (easy) complexity (`ddhub.measures.complexity`). The published list of music-hard names banjo (420) twice: it has nine
   classes here, and its 11,700 published training images are nine times 1,300. fish has an alligator, a platypus and two
-  whales, snake-hard is half lizards, dogs-easy has a wolf; all are kept as published.
+  whales, half of snake-hard is lizards, dogs-easy has a wolf; all are kept as published.
 
-Images are squares of 128 px by the rule of `ddhub.sources.resize`, the centre square. The papers' codes squash the
-whole image to 128 x 128 instead.
+Images are 128 x 128 px by the rule of `ddhub.sources.resize`, which takes the centre square. The papers' codes squash
+the whole image to 128 x 128 instead.
 """
 
 from __future__ import annotations
 
-SIDE = 128  # of the images in pixels where no size is asked for
+SIDE = 128  # default side of the images in pixels
 
 _CLASSIC = {
     "ImageMeow": """
@@ -106,7 +106,7 @@ _COMP_DD = {
 
 
 def _classes(text: str) -> dict[int, str]:
-    """ImageNet-1k's label -> name, in the order of the subset's labels."""
+    """A dict from ImageNet-1k's label to the class name, in the order of the subset's labels."""
     pairs = (entry.strip().split(" ", 1) for entry in text.split(","))
     return {int(label): name for label, name in pairs}
 

@@ -525,7 +525,7 @@ def test_export(shelf: Path) -> None:
     out = json.loads(run("export", RANDOM, "--to", "pt", "--json", "tensors"))
     assert out == {"path": "tensors", "items": 20, "logits": False, "change": 0.0}
     code, line = fail("export", RANDOM, "--to", "npz", "out.npz")
-    assert code == 2 and "out.npz is there already" in line
+    assert code == 2 and "out.npz exists already" in line
     assert fail("export", RANDOM, "--to", "zip", "new")[0] == 2
 
 

@@ -226,7 +226,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("file", "empty", "link"):
         for to in module.FORMATS:
-            with pytest.raises(UsageError, match="is there already"):
+            with pytest.raises(UsageError, match="exists already"):
                 export(tmp_path / "in", to, tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(UsageError, match="did you mean 'npz'"):
@@ -240,13 +240,13 @@ def test_nothing_half_written_stays(
 ) -> None:
     write(tmp_path / "in", [0, 1, 2])
     monkeypatch.setattr(module, "_BATCH", 1)
-    whole = module._Set.batches
+    whole = module._TrainingSet.batches
 
-    def breaks(found: module._Set) -> Any:
+    def breaks(found: module._TrainingSet) -> Any:
         yield next(whole(found))
         raise error
 
-    monkeypatch.setattr(module._Set, "batches", breaks)
+    monkeypatch.setattr(module._TrainingSet, "batches", breaks)
     with pytest.raises((DDHubError, KeyboardInterrupt)) as stop:
         export(tmp_path / "in", to, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"in"}

@@ -144,7 +144,7 @@ def test_hard_labels_and_options(tmp_path: Path) -> None:
 def test_files_elsewhere_are_named(tmp_path: Path) -> None:
     images = datm(tmp_path / "a", normalized(pixels()), logits()).rename(tmp_path / "pictures.pt")
     labels = (tmp_path / "a" / "labels_best.pt").rename(tmp_path / "b.pt")
-    with pytest.raises(UsageError, match="no labels beside .*pictures.pt; name their file: --labels FILE"):
+    with pytest.raises(UsageError, match="no labels next to .*pictures.pt; name their file: --labels FILE"):
         import_artifact(images, tmp_path / "out", **PT)
     found = import_artifact(images, tmp_path / "out", **PT, labels=labels, lr=tmp_path / "a" / "lr_best.pt")
     config = found.manifest.recipe["config"]
@@ -174,7 +174,9 @@ def test_whitened_images_are_refused_with_what_to_import_instead(tmp_path: Path)
     with pytest.raises(UsageError, match="no unit scale: import the images_zca"):
         import_artifact(path, tmp_path / "out", **{**PT, "scale": "zca"})
     torch.save(pixels().float() / 255, tmp_path / "images_zca_best.pt")  # as MTT's code writes it beside
-    with pytest.raises(UsageError, match="ZCA-whitened, as images_zca_best.pt beside it says; .*import the images_zca"):
+    with pytest.raises(
+        UsageError, match="ZCA-whitened, as images_zca_best.pt next to it shows; .*import the images_zca"
+    ):
         import_artifact(path, tmp_path / "out", **PT)
     with pytest.raises(UsageError, match="--normalized is not possible, its pixels are unit"):
         import_artifact(tmp_path / "images_zca_best.pt", tmp_path / "out", **PT)
@@ -218,7 +220,7 @@ def test_idc_states_its_factor(tmp_path: Path) -> None:
     path = tmp_path / "data_best.pt"
     torch.save([pixels().float() / 255, torch.arange(10).repeat_interleave(2)], path)
     options = {"dataset": "cifar10-mini", "method": "idc"}
-    with pytest.raises(UsageError, match="does not say its multi-formation factor.*--factor 2 .* or 1"):
+    with pytest.raises(UsageError, match="does not have its multi-formation factor.*--factor 2 .* or 1"):
         import_artifact(path, tmp_path / "out", **options)
     found = import_artifact(path, tmp_path / "out", **options, factor=1)
     assert torch.equal(found.images(), pixels()) and found.manifest.protocol["name"] == "idc"
@@ -237,7 +239,7 @@ def test_mosaics_of_idc(tmp_path: Path) -> None:
     found = import_artifact(path, tmp_path / "out", **options, factor=2, ipc=2)
     m = found.manifest
     assert m.decoder == {"kind": "crops", "factor": 2, "side": 16} and m.ipc == 2 and m.labels == {"kind": "hard"}
-    assert "Images are mosaics of 2 x 2 tiles: so said who imported them, not the file." in m.deviations
+    assert "Images are mosaics of 2 x 2 tiles: a statement of the importer, not the file." in m.deviations
     assert m.recipe["config"]["factor"] == 2 and "--factor 2" in render(Entry(m, []))
     data = ddhub.load(tmp_path / "out")
     assert len(data) == 80
@@ -254,7 +256,7 @@ def test_mosaics_of_idc(tmp_path: Path) -> None:
         ):
             import_artifact(path, tmp_path / "b", **options, factor=factor)
     torch.save([images, logits()], path)
-    with pytest.raises(UsageError, match="soft labels are of whole images, and --factor 2 says .* say --factor 1"):
+    with pytest.raises(UsageError, match="soft labels are of whole images, and --factor 2 says .* give --factor 1"):
         import_artifact(path, tmp_path / "b", **options, factor=2)
     assert {x.name for x in tmp_path.iterdir()} == {"data_best.pt", "out", "nine"}
 
@@ -286,7 +288,7 @@ def test_class_folders(tmp_path: Path, names: list[str], rule: str) -> None:
     assert torch.equal(found.images(), pixels())
     assert found.image_labels().tolist() == [k for k in range(10) for _ in range(2)]
     assert f"Class folders {rule}." in found.manifest.deviations
-    assert "1 files that are no images were left out." in found.manifest.deviations
+    assert "1 files that are not images were left out." in found.manifest.deviations
     assert found.manifest.labels == {"kind": "hard"} and "sha256 of 20 files" in found.manifest.recipe["config"]
     if "numbered" in rule:
         other = [*range(1, 10), 0]
@@ -295,7 +297,7 @@ def test_class_folders(tmp_path: Path, names: list[str], rule: str) -> None:
         )
         assert found.image_labels().tolist() == [k for k in other for _ in range(2)]
     else:
-        with pytest.raises(UsageError, match="came with their names"):
+        with pytest.raises(UsageError, match="have the names of the classes"):
             import_artifact(
                 tmp_path / "syn", tmp_path / "b", dataset="cifar10-mini", method="rded", class_order=range(10)
             )
@@ -346,8 +348,8 @@ def test_jpeg_and_sizes_are_said(tmp_path: Path) -> None:
         ([f"new{k:03d}" for k in range(1, 11)], "not numbered from 0 to 9"),
         ([*(f"new{k:03d}" for k in range(9)), "9"], "not numbered from 0 to 9"),  # two prefixes
         (["0", "00", *map(str, range(2, 10))], "not numbered from 0 to 9"),  # one class twice
-        ([*NAMES[:9], "lorry"], "folder 'lorry' is none of the classes"),
-        ([*NAMES[:9], "Bird"], "is none of the classes|folders are not numbered"),
+        ([*NAMES[:9], "lorry"], "folder 'lorry' is not one of the classes"),
+        ([*NAMES[:9], "Bird"], "is not one of the classes|folders are not numbered"),
     ],
 )
 def test_folders_that_are_not_the_classes(tmp_path: Path, names: list[str], message: str) -> None:
@@ -387,7 +389,7 @@ def test_teachers_label_what_has_no_labels(tmp_path: Path) -> None:
     with pytest.raises(DDHubError, match="unknown teacher 't-two'"):
         import_artifact(top, tmp_path / "arts" / "b", **options, teachers=["t-two"])
     teacher(tmp_path / "far" / "t-far")
-    with pytest.raises(UsageError, match="lies where the artifact would not find it; put its folder into"):
+    with pytest.raises(UsageError, match="is in a folder where the artifact does not find it; put its folder into"):
         import_artifact(top, tmp_path / "arts" / "b", **options, teachers=[str(tmp_path / "far" / "t-far")])
     teacher(tmp_path / "arts" / "t-odd", mean=(0.5, 0.5, 0.5))
     with pytest.raises(ArtifactError, match="has another mean than 'b'"):
@@ -412,7 +414,7 @@ def test_npz_of_floats_needs_a_scale_and_grey_images_no_axis(tmp_path: Path) -> 
     images = np.random.default_rng(0).random((10, 28, 28), dtype=np.float32)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(10))
     options = {**PLAIN, "dataset": "mnist"}
-    with pytest.raises(UsageError, match="does not say in which scale"):
+    with pytest.raises(UsageError, match="does not name the scale"):
         import_artifact(tmp_path / "a.npz", tmp_path / "out", **options)
     found = import_artifact(tmp_path / "a.npz", tmp_path / "out", **options, scale="unit")
     assert found.manifest.image_size == (1, 28, 28)
@@ -634,27 +636,32 @@ def unbalanced() -> Tensor:
         (normalized(pixels())[:, :1], None, {}, "images of 1 channels, and those of cifar10-mini have 3"),
         (normalized(pixels())[:, :2], None, {}, "images are float32 .20, 2, 32, 32., not floats or u8"),
         (normalized(pixels())[0], None, {}, "images are float32 .3, 32, 32., not floats or u8"),
-        (normalized(pixels())[:, :, :16], None, {}, "images of 16 x 32 pixels, no squares"),
-        (normalized(pixels())[:, :, :16, :16], None, {}, "images of 16 x 16 pixels, not 32 x 32; say --size 16"),
+        (normalized(pixels())[:, :, :16], None, {}, "images of 16 x 32 pixels, not square"),
+        (normalized(pixels())[:, :, :16, :16], None, {}, "images of 16 x 16 pixels, not 32 x 32; give --size 16"),
         (pixels().long(), None, {}, "images are int64"),
         (normalized(pixels())[:0], None, {}, "images are float32 .0, 3, 32, 32."),
         (normalized(pixels())[:19], None, {}, "soft labels are .20, 10., and there are 19 images of 10 classes"),
         (None, torch.arange(19) // 2, {}, "19 labels for 20 images"),
-        (None, torch.arange(20), {}, "label 10 of image 10 is none of 0..9; is it the right --dataset"),
-        (None, torch.arange(20) - 1, {}, "label -1 of image 0 is none of 0..9"),
-        (None, unbalanced(), {}, "1 images of 'airplane' and 3 of 'truck'; an artifact has as many of each"),
+        (None, torch.arange(20), {}, "label 10 of image 10 is not one of 0..9; is it the right --dataset"),
+        (None, torch.arange(20) - 1, {}, "label -1 of image 0 is not one of 0..9"),
+        (
+            None,
+            unbalanced(),
+            {},
+            "1 images of 'airplane' and 3 of 'truck'; an artifact must have the same number of each",
+        ),
         (None, None, {"ipc": 5}, "there are 2 images a class, not 5; correct --ipc"),
         (None, logits()[:, :9], {}, "soft labels are .20, 9."),
         (None, logits().softmax(1), {}, "soft labels are probabilities .* save their logarithms"),
         (None, logits() * float("nan"), {}, "soft label holds a value that is not finite"),
         (None, logits() * 1e5, {}, "beyond ±65504"),
-        (None, logits().roll(2, 0), {}, "at the class of their place for 0 of 20 images only"),
+        (None, logits().roll(2, 0), {}, "only 0 of 20 soft labels are largest at the class of their position"),
         (None, (torch.arange(20) // 2).float(), {}, "labels are float32 .20., not whole numbers"),
         (None, torch.ones(20, dtype=torch.bool), {}, "labels are bool"),
         (None, torch.arange(20)[:, None], {}, "labels are int64 .20, 1."),
-        (None, None, {"scale": None}, "does not say in which scale its pixels are: say --normalized, --unit or --zca"),
+        (None, None, {"scale": None}, "does not name the scale of its pixels; give --normalized, --unit or --zca"),
         (None, None, {"scale": "whitened"}, "unknown scale"),
-        (None, None, {"dataset": None}, "does not say of what data set it is"),
+        (None, None, {"dataset": None}, "does not name its data set"),
         (None, None, {"dataset": "cifar11"}, "unknown data set 'cifar11'; did you mean 'cifar10'"),
         (None, None, {"dataset": "cifar100"}, "soft labels are .20, 10., and there are 20 images of 100 classes"),
         (None, None, {"method": None}, "no method; say which"),
@@ -670,8 +677,8 @@ def unbalanced() -> Tensor:
         (None, None, {"temperature": 0}, "--temperature is 0"),
         (None, torch.arange(20) // 2, {"temperature": 2}, "--temperature is for soft labels"),
         (None, None, {"format": "tar"}, "unknown format 'tar'"),
-        (None, None, {"format": "idc", "factor": 1}, "no list of images and labels"),
-        (None, None, {"format": "npz", "labels": "x"}, "--labels names a file beside images of --format pt"),
+        (None, None, {"format": "idc", "factor": 1}, "not a list of images and labels"),
+        (None, None, {"format": "npz", "labels": "x"}, "--labels names a file for images of --format pt"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -700,7 +707,7 @@ def test_places_and_names(tmp_path: Path) -> None:
         (path, "Bad Name", "'Bad Name' cannot name an artifact"),
         (path, "mine", "not overwritten, it holds 'thesis.tex'|not overwritten, it has no manifest"),
         (tmp_path / "nothing", "b", "no file or folder"),
-        (tmp_path / "mine" / "thesis.tex", "b", "its format cannot be told from its name; say --format pt, idc"),
+        (tmp_path / "mine" / "thesis.tex", "b", "its name does not show its format; give --format pt, idc"),
         (tmp_path / "empty", "b", "no folders of images"),
     ):
         with pytest.raises(DDHubError, match=message):
@@ -708,7 +715,7 @@ def test_places_and_names(tmp_path: Path) -> None:
     assert [x.name for x in (tmp_path / "mine").iterdir()] == ["thesis.tex"] and not (tmp_path / "b").exists()
     os.mkfifo(tmp_path / "pipe.pt")
     for options in ({"labels": tmp_path / "pipe.pt"}, {"lr": tmp_path / "pipe.pt"}):
-        with pytest.raises(ArtifactError, match="pipe.pt: no file"):
+        with pytest.raises(ArtifactError, match="pipe.pt: not a file"):
             import_artifact(path, tmp_path / "b", **PT, **options)
     with pytest.raises(UsageError, match="has no images_best.pt and no images.pt"):
         import_artifact(tmp_path / "empty", tmp_path / "b", **PT, format="pt")
@@ -751,7 +758,7 @@ def test_the_command_line_and_the_card(tmp_path: Path, monkeypatch: pytest.Monke
         (["--zca"], "--zca: whitened pixels have no unit scale"),
         (["--normalized", "--mean", "a,b"], "--mean is 'a,b'; give numbers joined by commas"),
         (["--normalized", "--factor", "2"], "--factor is for IDC's files"),
-        ([], "say --normalized, --unit or --zca"),
+        ([], "give --normalized, --unit or --zca"),
     ],
 )
 def test_the_command_line_refuses(

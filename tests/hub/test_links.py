@@ -159,7 +159,9 @@ def test_download_of_a_remote_name(hub: DummyHub, published: str, tmp_path: Path
 
 def test_nothing_is_written_into_the_cache_of_the_hub(hub: DummyHub, published: str) -> None:
     for words in (("card", NAME), ("train", NAME, "--record")):
-        with pytest.raises(UsageError, match="is the Hub's cache; make a copy to write to: ddhub download NAME --to"):
+        with pytest.raises(
+            UsageError, match="is in the Hub's cache; make a copy to write to: ddhub download NAME --to"
+        ):
             run(*words)
 
 

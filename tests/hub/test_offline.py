@@ -113,7 +113,7 @@ def test_a_part_of_an_artifact_in_the_cache_is_none(hub: DummyHub) -> None:
 
 
 def test_nothing_in_the_cache_says_what_to_do(hub: DummyHub) -> None:
-    with pytest.raises(HubError, match="lab/tiny: no copy of main in the Hub's cache, .*; load it once when"):
+    with pytest.raises(HubError, match="lab/tiny: no copy of main in the Hub's cache, .*; load it once with"):
         resolve(REPO, local_files_only=True)
     with pytest.raises(UsageError, match=r"unknown artifact 'tiny'; .* \(ddhub list; ddhub/tiny: no copy of main"):
         resolve("tiny", local_files_only=True)

@@ -92,9 +92,9 @@ def test_a_folder(tree: Path) -> None:
     ("catalog", "message"),
     [
         ({"digest": "0" * 64}, "'tiny' has digest 000000000000, its manifest is 'tiny'"),
-        ({"digest": "../x"}, "the entry 'tiny' is no object of digest and files"),
-        ({"files": None}, "the entry 'tiny' is no object of digest and files"),
-        ({"more": 1}, "the entry 'tiny' is no object of digest and files"),
+        ({"digest": "../x"}, "the entry 'tiny' is not an object of digest and files"),
+        ({"files": None}, "the entry 'tiny' is not an object of digest and files"),
+        ({"more": 1}, "the entry 'tiny' is not an object of digest and files"),
     ],
 )
 def test_a_catalog_that_is_not_its_trees(tree: Path, server: Server, catalog: dict[str, Any], message: str) -> None:
@@ -146,13 +146,13 @@ def test_what_is_not_as_listed_leaves_nothing(tree: Path, server: Server, path: 
 def test_without_the_server_what_was_downloaded_stays(
     tree: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(HubError, match="not asked, as the network is not to be used; load it once with it"):
+    with pytest.raises(HubError, match="not requested, as the network is off; load it once with the network on"):
         resolve(NAME, source=server.url, local_files_only=True)
     resolve(NAME, source=server.url)
     server.shutdown()
     server.server_close()
     assert is_exactly(resolve(NAME, source=server.url), version(1))
-    assert "cannot be reached" in caplog.text and "using its catalog as it was" in caplog.text
+    assert "cannot be reached" in caplog.text and "using the last copy of its catalog" in caplog.text
     assert is_exactly(resolve(NAME, source=server.url, local_files_only=True), version(1))
 
 
@@ -172,7 +172,9 @@ def test_limits(tree: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_redirects_are_not_followed(server: Server) -> None:
-    with pytest.raises(HubError, match="leads to 'http://127.0.0.1:.*/catalog.json'; give that address as the source"):
+    with pytest.raises(
+        HubError, match="redirects to 'http://127.0.0.1:.*/catalog.json'; give that address as the source"
+    ):
         resolve(NAME, source=f"{server.url}/elsewhere")
 
 
@@ -180,7 +182,7 @@ def test_redirects_are_not_followed(server: Server) -> None:
     "url", ["http://example.org", "ftp://example.org", "file:///etc", "http://127.0.0.1.example.org", "https://"]
 )
 def test_only_addresses_that_cannot_be_changed_on_the_way(tree: Path, url: str) -> None:
-    with pytest.raises(UsageError, match="is no https:// address; name one, or a folder"):
+    with pytest.raises(UsageError, match="is not an https:// address; name one, or a folder"):
         resolve(NAME, source=url)
 
 

@@ -108,7 +108,7 @@ def test_many_sizes(pets: Path) -> None:
     np.testing.assert_array_equal(source.images[0].numpy(), PIXELS["train"]["cat"][0].transpose(2, 0, 1))
     assert_fails(pets, "has images of many sizes", "--size 16")  # also when the cache has them
     (pets / "train/cat/0.png").write_bytes(encode(wide))
-    assert_fails(pets, "cat/0.png is no square (30x20 pixels)", "--size 20")
+    assert_fails(pets, "cat/0.png is not square (30x20 pixels)", "--size 20")
 
 
 def test_modes_are_converted_and_counted(pets: Path) -> None:
