@@ -205,7 +205,7 @@ def _shards(spec: Known, folder: Path, split: str) -> list[Path]:
             raise SourceError(f"{spec.title} is incomplete: no {missing}; copy that shard there too")
     for i, (number, file) in enumerate(zip(numbers, files, strict=True)):
         if number < 0 or number in numbers[:i]:
-            raise SourceError(f"{file} does not belong to the {total} shards of its folder; remove it")
+            raise SourceError(f"{file} is not one of the {total} shards in its folder; remove it")
     return files
 
 

@@ -570,7 +570,7 @@ def test_files_that_lie_about_their_size(tmp_path: Path, monkeypatch: pytest.Mon
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.writestr("images.npy", b"")
         file.writestr("images.npy", b"")
-    with pytest.raises(ArtifactError, match="two arrays of one name"):
+    with pytest.raises(ArtifactError, match="two arrays have one name"):
         import_artifact(tmp_path / "b.npz", tmp_path / "out", **PLAIN)
     np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((2000, 3, 32, 32), np.uint8), labels=np.zeros(2000, int))
     monkeypatch.setenv("DDHUB_MAX_BYTES", "1000000")
