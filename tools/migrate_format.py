@@ -8,6 +8,7 @@ not: images and tensors are the same files byte for byte, and every result keeps
 
     recipe.py          leaves the artifact; its sha256 stays, as that of its path among `recipe.modules`
     recipe.run.commit  becomes recipe.commit
+    recipe.run.stages  get device, precision and versions of the run, each
     encoding, content  come in; content is empty where the data are not kept
     preview.png        is drawn anew
     results            get the fields of their protocol, and the artifact's new digest
@@ -49,6 +50,9 @@ def old_manifest(record: dict[str, Any]) -> dict[str, Any]:
     """The fields of today for a manifest of the draft, without what is derived from data."""
     recipe = {**record["recipe"], "run": check_seal(record["recipe"]["run"], "recipe.run")}
     commit = recipe["run"].pop("commit", "")
+    if "stages" in recipe["run"]:
+        known = {key: recipe["run"][key] for key in ("device", "precision", "versions")}
+        recipe["run"]["stages"] = {name: {"seconds": x, **known} for name, x in recipe["run"]["stages"].items()}
     modules = {recipe["path"]: record["files"]["recipe.py"]["sha256"]}
     recipe |= {"repository": REPOSITORY, "commit": commit, "modules": modules}
     files = {name: entry for name, entry in record["files"].items() if name != "recipe.py"}

@@ -82,7 +82,7 @@ class Run:
         self.precision = resolve_precision(precision, self.device)
         self.work = work or out.with_name(out.name + ".work")
         self.seconds: dict[str, float] = {}
-        self.peak_bytes = 0
+        self.computed: dict[str, dict[str, Any]] = {}  # device, precision, versions and peak bytes of every stage
         self.train_source: Source | None = None
 
     @contextmanager
@@ -112,9 +112,9 @@ class Run:
         return found
 
     def path(self, stage: str, settings: Mapping[str, Any]) -> Path:
-        """Where a stage's result lies: named by the stage, its settings, the data, and how it was computed."""
+        """Where a stage's result lies: named by the stage, its settings and the data, wherever it was computed."""
         data = self.train_source.fingerprint if self.train_source else ""
-        key = _hash([stage, dict(settings), data, self.device.type, self.precision])
+        key = _hash([stage, dict(settings), data])
         return self.work / f"{stage}-{key}.safetensors"
 
     def stage(
@@ -147,10 +147,12 @@ class Run:
         todo = []
         for name, fn, settings in units[:last]:
             todo.append(Unit(name, self.path(name, asdict(self.cfg) if settings is None else settings), fn))
-        found = results(todo, self.device)
+        machine = {"device": describe(self.device), "precision": self.precision, "versions": versions()}
+        found = results(todo, self.device, machine)
         for unit, (_, facts) in zip(todo, found, strict=True):
             self.seconds[unit.name] = float(facts["seconds"])
-            self.peak_bytes = max(self.peak_bytes, int(facts["peak_bytes"]))
+            rest = {key: value for key, value in facts.items() if key != "seconds"}
+            self.computed[unit.name] = {**rest, "peak_bytes": int(facts["peak_bytes"])}
         if self.until in names:
             raise Finished(self.until)
         return [tensors for tensors, _ in found]
@@ -230,8 +232,8 @@ class Run:
                     "versions": versions(),
                     "ranks": ranks.world(),  # side by side: the seconds are a sum over them
                     "seconds": round(sum(self.seconds.values()), 1),
-                    "stages": self.seconds,
-                    "peak_bytes": self.peak_bytes,
+                    "stages": {name: {"seconds": x, **self.computed[name]} for name, x in self.seconds.items()},
+                    "peak_bytes": max((x["peak_bytes"] for x in self.computed.values()), default=0),
                     **({"measured": dict(measured)} if measured else {}),
                 },
             },
