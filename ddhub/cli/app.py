@@ -18,10 +18,11 @@ from ddhub.cli.data import data
 from ddhub.cli.download import download
 from ddhub.cli.export import cite, completion, export
 from ddhub.cli.import_ import import_
+from ddhub.cli.info import info
+from ddhub.cli.list_ import list_
 from ddhub.cli.preview import preview
 from ddhub.cli.program import guarded
 from ddhub.cli.push import push
-from ddhub.cli.show import info, list_
 from ddhub.cli.train import train
 from ddhub.cli.verify import verify
 from ddhub.training import ranks

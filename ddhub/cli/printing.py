@@ -60,6 +60,11 @@ def write(path: Path, data: bytes) -> None:
         raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
 
 
+def accuracy_text(mean: Mean) -> str:
+    """'41.50 ± 1.80 (n = 3)', in a table with '%' in its heading."""
+    return f"{mean.text} (n = {len(mean.runs)})"
+
+
 def mean_text(mean: Mean) -> str:
     """'resnet18: 41.50 ± 1.80 % (n = 3) on CIFAR-10, 10,000 test images'."""
     return f"{mean.first.model}: {mean.text} % (n = {len(mean.runs)}) on {test_text(mean.first)}"

@@ -1,7 +1,7 @@
 """`ddhub train`: students on artifacts, under one protocol.
 
     ddhub train cifar10-infer-ipc10 --baseline --model resnet18 --seeds 3 --record --data ROOT
-    torchrun --nproc-per-node 2 -m ddhub.cli.app train cifar10-infer-ipc10 --seeds 4
+    torchrun --nproc-per-node 2 -m ddhub.cli train cifar10-infer-ipc10 --seeds 4
 
 Under torchrun every rank trains students of its own; rank 0 alone prints and records.
 """

@@ -1,6 +1,6 @@
 """Ranks: one program in many processes, started by torchrun.
 
-    torchrun --nproc-per-node 2 -m ddhub.cli.app train cifar10-infer-ipc10 --seeds 4
+    torchrun --nproc-per-node 2 -m ddhub.cli train cifar10-infer-ipc10 --seeds 4
 
     with ranks.group():
         mine = [work(seed) for seed in ranks.share(seeds)]      # rank 0 of 2: seeds 0, 2; rank 1: 1, 3
