@@ -13,12 +13,14 @@ from ddhub.errors import UsageError
 
 @click.command("card")
 @names_argument
-@click.option("--to", metavar="FOLDER", help="Also write cards, previews and the leaderboard of all artifacts there.")
+@click.option(
+    "--to", metavar="FOLDER", help="Also write the cards, previews and leaderboard of all artifacts to this folder."
+)
 def card(names: tuple[str, ...], to: str | None) -> None:
-    """Write README.md into artifacts' folders, from their manifests and results.
+    """Write the card of each artifact, README.md, into its folder, from its manifest and results.
 
-    With --to, FOLDER/NAME has also the manifest and the results of an artifact that is not bundled: they are enough to
-    name that folder to this command later.
+    With --to, FOLDER/NAME also gets the manifest and the results of each artifact that is not bundled. They are enough
+    to render its card again: name FOLDER/NAME to this command.
     """
     from ddhub.artifact import bundled
     from ddhub.artifact.manifest import MANIFEST, PREVIEW, README, RESULTS, read_bytes, seal_text
@@ -27,11 +29,13 @@ def card(names: tuple[str, ...], to: str | None) -> None:
     from ddhub.remote.find import resolve
 
     named = dict.fromkeys(writable(resolve(name)) for name in names)
-    found = bundled.at_hand(named)
-    entries = list(found.values())
-    if missing := named.keys() - found.keys():
-        raise UsageError(f"{min(missing)} has the name of another one given; render one of them at a time")
-    for folder, entry in found.items():
+    known = bundled.at_hand(named)
+    entries = list(known.values())
+    if missing := named.keys() - known.keys():
+        raise UsageError(
+            f"{min(missing)} has the same name as another artifact that was given; render one of them at a time"
+        )
+    for folder, entry in known.items():
         text = seal_text(render(entry, entries)).encode()
         copy = Path(to) / entry.manifest.name if to else None
         if folder in named:
