@@ -51,7 +51,6 @@ def write(folder: Path, *, compensated: bool = False, **changes: Any) -> Artifac
         }
     manifest = tiny(
         name=folder.name,
-        method="infer" if compensated else "random-real",
         dataset="cifar10-mini",
         classes=source.classes,
         image_size=(3, 32, 32),
@@ -60,7 +59,7 @@ def write(folder: Path, *, compensated: bool = False, **changes: Any) -> Artifac
         decoder={"kind": "compensate" if compensated else "identity"},
         labels={"kind": "hard"},
         tensors={},
-        **changes,
+        **{"method": "infer" if compensated else "random-real", **changes},
     )
     return Artifact.write(
         folder,
@@ -136,21 +135,63 @@ def record(folder: Path, *accuracies: float, **changes: Any) -> None:
         artifact.add_result(asdict(result(artifact.manifest, seed, accuracy, **changes)))
 
 
-def test_list_without_and_with_results(shelf: Path) -> None:
+NOTE = "A rank compares one protocol, test set and student; an accuracy without a rank is the best under another."
+NEXT = "Next: ddhub compare NAME NAME shows accuracies side by side; ddhub info NAME shows all about an artifact."
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a table."""
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_list_without_results(shelf: Path) -> None:
     lines = run("list").splitlines()
-    assert lines[0].split() == ["name", "method", "dataset", "ipc", "stored", "bytes", "bits", "per", "class"]
+    assert lines[0].split() == (
+        ["rank", "name", "method", "dataset", "ipc", "stored", "bytes", "accuracy", "in", "%", "student", "protocol"]
+    )
     # 10 images and labels, 2 compensators and their scales: 30,730 + 6,144 + 8 bytes
-    assert lines[1].split() == [INFER, "infer", "cifar10-mini", "2", "36,882", "29,506"]
-    assert lines[2].split() == [RANDOM, "random-real", "cifar10-mini", "2", "61,460", "49,168"]
-    assert len(lines) == 3
+    assert lines[1].split() == [INFER, "infer", "cifar10-mini", "2", "36,882", "no", "result"]
+    assert lines[2].split() == [RANDOM, "random-real", "(baseline)", "cifar10-mini", "2", "61,460", "no", "result"]
+    assert lines[3:] == ["", NOTE, NEXT]
+
+
+def test_list_is_best_first_for_each_size(shelf: Path) -> None:
+    write(shelf / "tiny-udd-ipc2", method="udd")
+    write(shelf / "tiny-edf-ipc2", method="edf")
+    write(shelf / "tiny-edf-ipc1", method="edf", ipc=1)
+    record(shelf / RANDOM, 30.0)
     record(shelf / INFER, 40.0, 41.0, 43.5)
-    record(shelf / INFER, 50.0, model="resnet18")
-    record(shelf / RANDOM, 30.0, test_fingerprint="cafe")
-    _, first, second = run("list").split("\n\n")
-    assert "last epoch, protocol infer-dynamic" in first and "10,000 test images" in first
-    assert first.splitlines()[1].split() == ["name", "convnet3", "resnet18"]
-    assert first.splitlines()[2].split("  ")[1:] == ["41.50 ± 1.80 (n = 3)", "50.00 (n = 1)"]
-    assert RANDOM not in first and RANDOM in second and INFER not in second
+    record(shelf / INFER, 70.0, model="resnet18")
+    record(shelf / "tiny-udd-ipc2", 50.0, 52.0)
+    record(shelf / "tiny-edf-ipc2", 90.0, plan=protocol("rded"))
+    first, second, end = run("list").split("\n\n")
+    row = cells(first.splitlines()[1])
+    assert [*row[:4], *row[5:]] == ["tiny-edf-ipc1", "edf", "cifar10-mini", "1", "no result"]
+    rows = [cells(line) for line in second.splitlines()]
+    shared = ["convnet3", "infer-dynamic"]
+    assert [[*row[:2], *row[-3:]] for row in rows[:3]] == [
+        ["1", "tiny-udd-ipc2", "51.00 ± 1.41 (n = 2)", *shared],
+        ["2", INFER, "41.50 ± 1.80 (n = 3)", *shared],
+        ["3", RANDOM, "30.00 (n = 1)", *shared],
+    ]
+    assert [rows[3][0], *rows[3][-3:]] == ["tiny-edf-ipc2", "90.00 (n = 1)", "convnet3", "rded"]
+    assert end.splitlines() == [NOTE, NEXT]
+
+
+def test_list_all_adds_variants(shelf: Path) -> None:
+    variant = f"{INFER}-no-labels"
+    write(shelf / variant, method="infer")
+    write(shelf / f"{RANDOM}-soft")  # a baseline is always listed
+    record(shelf / variant, 40.0)
+    text = run("list")
+    assert variant not in text and text.count("(baseline)") == 2
+    assert text.splitlines()[-2:] == ["1 variant: ddhub list --all", NEXT]
+    text = run("list", "--all")
+    (line,) = [line for line in text.splitlines() if variant in line]
+    assert line.split()[:3] == [variant, "infer", "(variant)"] and "40.00 (n = 1)" in line
+    assert text.count("(variant)") == 1 and "list --all" not in text
+    original = {x["name"]: x["variant_of"] for x in json.loads(run("list", "--json"))}
+    assert original == {INFER: None, variant: INFER, RANDOM: None, f"{RANDOM}-soft": None}
 
 
 def test_list_as_json(shelf: Path) -> None:
@@ -160,7 +201,7 @@ def test_list_as_json(shelf: Path) -> None:
     assert (infer["name"], infer["bytes"], infer["bits_per_class"]) == (INFER, 36882, 29505.6)
     assert [(x["mean"], x["n"], x["model"]) for x in infer["results"]] == [(41.0, 2, "convnet3")]
     assert infer["results"][0]["sd"] == pytest.approx(2**0.5)
-    assert random["results"] == []
+    assert random["results"] == [] and random["variant_of"] is None
 
 
 def test_list_and_help_do_not_import_torch(shelf: Path) -> None:
@@ -170,7 +211,9 @@ def test_list_and_help_do_not_import_torch(shelf: Path) -> None:
         ["list"],
         ["info", INFER, "--json"],
         ["card", INFER, "--to", "cards"],
+        ["list", "--all"],
         ["compare", INFER],
+        ["compare"],
         ["cite", INFER],
         ["--help"],
     ):
@@ -468,6 +511,40 @@ def test_compare_never_mixes_protocols_or_test_sets(shelf: Path) -> None:
     assert code == 2 and "did you mean 'rded'" in line
 
 
+def test_compare_without_names_shows_every_table(shelf: Path) -> None:
+    code, line = fail("compare")
+    assert code == 2 and "no recorded result" in line
+    record(shelf / INFER, 40.0, 41.0, 43.5)
+    record(shelf / INFER, 50.0, model="resnet18")
+    record(shelf / RANDOM, 30.0, test_fingerprint="cafe")
+    first, second = run("compare").split("\n\n")
+    assert "last epoch, protocol infer-dynamic" in first and "10,000 test images" in first
+    assert first.splitlines()[1].split()[-2:] == ["convnet3", "resnet18"]
+    assert cells(first.splitlines()[2])[-2:] == ["41.50 ± 1.80 (n = 3)", "50.00 (n = 1)"]
+    assert RANDOM not in first and RANDOM in second and INFER not in second
+    tables = json.loads(run("compare", "--json"))
+    assert [[x["name"] for x in table["artifacts"]] for table in tables] == [[INFER], [RANDOM]]
+    assert run("compare", "--test", "cafe") == second
+    assert "resnet18" not in run("compare", "--model", "convnet3")
+    code, line = fail("compare", "--plot", "a.png")
+    assert code == 2 and "one table" in line and not Path("a.png").exists()
+
+
+def test_compare_without_names_by_data_set_and_size(shelf: Path) -> None:
+    write(shelf / "other", ipc=1, method="edf")
+    for name in (INFER, RANDOM, "other"):
+        record(shelf / name, 40.0)
+    assert [line.split()[0] for line in run("compare", "--ipc", 1).splitlines()[1:]] == ["name", "other"]
+    assert "other" in run("compare", "--dataset", "cifar10-mini")
+    lines = run("compare", "--dataset", "cifar10-mini", "--ipc", 2).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["name", INFER, RANDOM]
+    assert fail("compare", "--ipc", 3)[0] == 2
+    code, line = fail("compare", "--dataset", "cifar10-mni")
+    assert code == 2 and "did you mean 'cifar10-mini'" in line
+    code, line = fail("compare", INFER, "--ipc", 2)
+    assert code == 2 and "without a NAME" in line
+
+
 def test_compare_says_how_to_record_what_is_missing(shelf: Path) -> None:
     code, line = fail("compare", INFER, RANDOM)
     end = "--record --data ROOT"
@@ -559,7 +636,8 @@ def test_every_known_data_set_can_be_cited() -> None:
 def test_teachers_are_listed_and_checked(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "teachers")
     digest = teacher(tmp_path / "teachers" / "one")
-    lines = run("list").split("\n\n")[-1].splitlines()
+    assert run("list").splitlines()[-2] == "1 teacher: ddhub list --all"
+    lines = run("list", "--all").split("\n\n")[-2].splitlines()
     assert lines[1].split() == ["one", "convnet3-bn-w2", "cifar10-mini", "3", "12.50"]
     (found,) = [x for x in json.loads(run("list", "--json")) if x["kind"] == "teacher"]
     assert (found["name"], found["digest"], found["accuracy"]) == ("one", digest, 12.5)
@@ -709,8 +787,8 @@ def test_options_that_cannot_be() -> None:
         assert done.exit_code == 2 and done.stdout == ""
 
 
-def test_an_interrupt_is_no_traceback(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddhub.artifact.bundled.read", mock.Mock(side_effect=KeyboardInterrupt))
+def test_an_interrupt_is_not_a_traceback(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddhub.artifact.bundled.at_hand", mock.Mock(side_effect=KeyboardInterrupt))
     monkeypatch.setattr(sys, "argv", ["ddhub", "list"])
     with contextlib.redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
         app.main()

@@ -233,7 +233,9 @@ def test_the_picture_without_its_proxy_and_with_wrong_ones(smoke: Artifact, tmp_
     ):
         with pytest.raises(DDHubError, match=re.escape(message)):
             preview(alone, "--to", path, "--proxy", name)
-    with pytest.raises(UsageError, match="--proxy is for the squares of mosaics, which cifar10-random-ipc10 has none"):
+    with pytest.raises(
+        UsageError, match="--proxy is for the tiles and regions of mosaics, and cifar10-random-ipc10 has none"
+    ):
         preview("cifar10-random-ipc10", "--to", path, "--proxy", proxy)
 
 
