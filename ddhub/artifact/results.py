@@ -9,13 +9,15 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ddhub.artifact.manifest import PARQUET, RESULTS, Manifest, read_manifest, read_results
+from ddhub.artifact.manifest import PARQUET, RESULTS, Manifest, canonical, read_manifest, read_results
 from ddhub.errors import ArtifactError
 from ddhub.protocols.protocol import Protocol
 
@@ -131,6 +133,12 @@ def settings(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Mean]]:
     return tables
 
 
+@cache
+def _protocol_digest(settings: str) -> str:
+    """The digest of a protocol's settings; kept, as the results of an artifact share a few of them."""
+    return Protocol.from_json(json.loads(settings)).digest
+
+
 def _result(record: dict[str, Any], manifest: Manifest, what: str) -> Result:
     known = {item.name: _TYPES[str(item.type)] for item in fields(Result)}
     strange = sorted(known.keys() ^ record.keys())
@@ -139,7 +147,7 @@ def _result(record: dict[str, Any], manifest: Manifest, what: str) -> Result:
     if strange:
         raise ArtifactError(f"{what}: field {strange[0]!r} is not as in a Result; delete that line")
     try:
-        known_digest = Protocol.from_json(record["settings"]).digest
+        known_digest = _protocol_digest(canonical(record["settings"]))
     except ArtifactError as error:
         raise ArtifactError(f"{what}: {error}; delete that line") from None
     if known_digest != record["protocol_digest"]:

@@ -43,19 +43,19 @@ def list_(show_all: bool, remote: bool, as_json: bool) -> None:
         return
 
     from ddhub import teachers
-    from ddhub.artifact.bundled import at_hand
+    from ddhub.artifact.bundled import at_hand, folders_of_results
 
-    entries = list(at_hand().values())
+    entries = list(at_hand(data=not (show_all or as_json)).values())
     catalog = teachers.catalog()
     if as_json:
         print_json([*_artifact_facts(entries), *_teacher_facts(catalog)])
         return
-    count = _print_rankings([entry for entry in entries if entry.kept or show_all], show_all)
+    count = _print_rankings(entries, show_all)
     if show_all:
         _print_teachers(catalog)
     click.echo()
     say("A rank compares one protocol, test set and student; an accuracy without a rank is the best under another.")
-    if not show_all and (hidden := _counts(variant=len(entries) - count, teacher=len(catalog))):
+    if not show_all and (hidden := _counts(variant=len(folders_of_results()) - count, teacher=len(catalog))):
         say(f"{hidden} (variants have their results here, most of them no data): ddhub list --all")
     say("Next: ddhub compare NAME NAME shows accuracies side by side; ddhub info NAME shows all about an artifact.")
 
