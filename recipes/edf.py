@@ -21,7 +21,7 @@ import json
 import logging
 import math
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -37,10 +37,10 @@ from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import DSA_OPS, Protocol
 from ddhub.sources.source import Source
 from ddhub.training.loop import evaluate
-from recipes.presets.edf_rows import rows
 from recipes.run import papers
 from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import check_of_imagenet, of_imagenet, teachers
 from recipes.run.units import numbered
@@ -238,14 +238,7 @@ def method(cfg: Config) -> str:
     return "datm" if cfg.labels == "soft" else "mtt"
 
 
-def _config(words: dict[str, Any]) -> Config:
-    """The Config of a row, its numbers of the fields' types."""
-    base = Config()
-    return replace(base, **{key: type(getattr(base, key))(value) for key, value in words.items()})
-
-
-# Every row of the tables; `-cpu` is what a CPU can do; `cifar10-ipc10-dae` and `-cpd` are one of the two parts.
-PRESETS = {name: _config(words) for name, words in rows().items()}
+PRESETS = read_presets(__file__, Config())
 SMOKE = Config(
     dataset="cifar10-mini",
     ipc=2,

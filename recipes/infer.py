@@ -21,7 +21,7 @@ the teachers label every mixed batch, and the epochs of a static protocol are di
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ from recipes.run.draws import generator, select
 from recipes.run.labels import static_logits
 from recipes.run.papers import Paper, paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
 from recipes.run.units import numbered, units
@@ -108,59 +109,7 @@ class Config:
             raise UsageError(f"label_teachers is {self.label_teachers}; there are {len(self.teachers)} teachers")
 
 
-_CPU = Config(
-    teachers=("resnet18-w16", "convnet3-bn-w64", "convnet4-bn-w64", "convnet5-bn-w64"),
-    teacher_epochs=4,
-    protocol="infer-static-50",
-)
-_CIFAR100 = Config(dataset="cifar100")
-_TINY = Config(
-    dataset="tiny-imagenet",
-    steps=2000,
-    lr=0.1,
-    crop_scale=0.08,
-    flip=True,
-    teacher_protocol="squeeze-tiny",
-    teacher_epochs=50,
-    temperature=20.0,
-    protocol="infer-tiny-static",
-)
-_IMAGENET = Config(
-    dataset="imagenet-1k",
-    size=224,
-    teachers=("timm:resnet18.tv_in1k", "timm:mobilenetv2_100.ra_in1k", "timm:efficientnet_b0.ra_in1k"),
-    teacher_epochs=0,
-    steps=2000,
-    beta=0.01,
-    shift=32,
-    crop_scale=0.08,
-    flip=True,
-    temperature=20.0,
-    protocol="infer-imagenet-static",
-)
-PRESETS = {
-    "cifar10-ipc10": Config(),
-    "cifar10-ipc50": Config(ipc=50),
-    **{f"cifar100-ipc{ipc}": replace(_CIFAR100, ipc=ipc) for ipc in (10, 50, 100)},
-    **{f"tiny-imagenet-ipc{ipc}": replace(_TINY, ipc=ipc) for ipc in (2, 10, 50)},
-    **{f"imagenet-1k-ipc{ipc}": replace(_IMAGENET, ipc=ipc) for ipc in (10, 50)},
-    "cifar10-ipc10-cpu": _CPU,
-    "cifar10-ipc50-cpu": replace(_CPU, ipc=50),
-    "tiny-imagenet-ipc2-cpu": replace(
-        _TINY,
-        ipc=2,
-        teachers=("convnet3-bn-w32", "convnet4-bn-w32"),
-        teacher_protocol="squeeze",
-        teacher_epochs=3,
-        steps=500,
-        protocol="infer-tiny-static-50",
-    ),
-    # Controls of cifar10-ipc10-cpu.
-    "cifar10-ipc10-cpu-no-compensators": replace(_CPU, compensate=False),
-    "cifar10-ipc10-cpu-hard-labels": replace(_CPU, labels="hard"),
-    "cifar10-ipc10-cpu-one-teacher": replace(_CPU, label_teachers=1),
-    "cifar10-ipc10-cpu-teacher-labels": replace(_CPU, labels="teacher"),
-}
+PRESETS = read_presets(__file__, Config())
 SMOKE = Config(
     dataset="cifar10-mini",
     ipc=2,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,7 @@ from recipes.run.draws import generator, scale, select
 from recipes.run.labels import LABELS, Labelling, label
 from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import teachers
 from recipes.run.units import batches, numbered
@@ -170,77 +171,7 @@ def labelling(cfg: Config) -> Labelling:
     return Labelling(word=cfg.labels, **same, **dbr)
 
 
-# What the papers' scale is, by data set: mosaics, teacher, refinement and students.
-_CIFAR = {"cifar10": Config(), "cifar100": Config(dataset="cifar100")}
-_TINY = Config(
-    dataset="tiny-imagenet",
-    teacher_protocol="squeeze-tiny",
-    teacher_epochs=50,
-    steps=4000,
-    lr=0.1,
-    alpha_bn=1.0,
-    shift_back=4,
-    crop_scale=0.08,
-    flip=True,
-)
-_NETTE = Config(
-    dataset="imagenette",
-    size=224,
-    factor=2,
-    teacher="timm:resnet18",
-    teacher_protocol="squeeze-tiny",
-    steps=2000,
-    lr=0.05,
-    shift=32,
-    crop_scale=0.08,
-    flip=True,
-    protocol="nrr-dd-f2",
-)
-_IMAGENET = replace(_NETTE, dataset="imagenet-1k", teacher="timm:resnet18.tv_in1k", teacher_epochs=0, lr=0.25)
-_SCALES = {**_CIFAR, "tiny-imagenet": _TINY, "imagenette": _NETTE, "imagewoof": replace(_NETTE, dataset="imagewoof"),
-           "imagenet-1k": _IMAGENET}  # fmt: skip
-_CPU = {
-    "cifar10": replace(Config(), teacher="resnet18-w16", teacher_epochs=4, protocol="nrr-dd-100"),
-    "imagenette": replace(
-        _NETTE,
-        size=128,
-        teacher="convnet5-bn-w32",
-        teacher_protocol="squeeze",
-        teacher_epochs=10,
-        steps=500,
-        shift=16,
-        protocol="nrr-dd-f2-100",
-    ),
-}
-_RDED: dict[str, Any] = {"cam_filter": False, "confidence": "highest"}
-_CONTROLS: dict[str, dict[str, Any]] = {
-    "cidd-only": {"refine": "none"},
-    "all-pixels": {"refine": "all"},
-    "inverted-mask": {"refine": "inverted"},
-    "rded-init": _RDED,
-}
-
-
-def _presets() -> dict[str, Config]:
-    """`DATASET-ipcN`, RDED with `rded-` in front, controls with what they are, and `-cpu` for what a CPU can do."""
-    found = {}
-    for cpu, scales in (("", _SCALES), ("-cpu", _CPU)):
-        for name, base in scales.items():
-            for ipc, images in ((1, 10), (10, 50), (50, 100)):
-                # RDED's batches of students: twice as large for 100 or 1,000 classes, always 100 for Tiny-ImageNet.
-                images = {"cifar100": 2 * images, "imagenet-1k": 2 * images, "tiny-imagenet": 100}.get(name, images)
-                own = found[f"{name}-ipc{ipc}{cpu}"] = replace(base, ipc=ipc, student_batch=images)
-                found[f"rded-{name}-ipc{ipc}{cpu}"] = replace(
-                    own, **_RDED, refine="none", labels="teacher",
-                    protocol=own.protocol if cpu else own.protocol.replace("nrr-dd", "rded"),
-                )  # fmt: skip
-                if ipc == 10 and name in _CPU:
-                    controls = _CONTROLS.items()
-                    found |= {f"{name}-ipc{ipc}-{what}{cpu}": replace(own, **how) for what, how in controls}
-    return found
-
-
-PRESETS = _presets()
+PRESETS = read_presets(__file__, Config())
 SMOKE = Config(
     dataset="cifar10-mini",
     ipc=2,

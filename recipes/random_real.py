@@ -20,6 +20,7 @@ from ddhub.sources.source import Source
 from recipes.run.draws import generator, select
 from recipes.run.labels import LABELS, Labelling, label
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import teachers
 
@@ -62,11 +63,7 @@ def students(cfg: Config) -> Protocol:
     return protocol(cfg.protocol, **{key: value for key, value in own.items() if value})
 
 
-PRESETS = {
-    "cifar10-ipc10": Config(),
-    "cifar10-ipc50": Config(ipc=50),
-    "cifar10-ipc10-cpu": Config(protocol="infer-static-50"),
-}
+PRESETS = read_presets(__file__, Config())
 SMOKE = Config(dataset="cifar10-mini", ipc=2)
 
 

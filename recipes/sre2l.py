@@ -17,7 +17,7 @@ the card say what that would take.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from recipes.run.draws import generator
 from recipes.run.labels import static_logits
 from recipes.run.papers import Paper, paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
 from recipes.run.units import batches, numbered
@@ -104,40 +105,7 @@ class Config:
             raise UsageError(f"labels are {self.labels!r}; use teacher or static")
 
 
-_TINY = Config(
-    dataset="tiny-imagenet",
-    teacher_epochs=50,
-    teacher_protocol="squeeze-tiny",
-    steps=4000,
-    lr=0.1,
-    beta=1.0,
-    shift_back=4,
-    crop_scale=0.08,
-    flip=True,
-    temperature=20.0,
-    protocol="sre2l-tiny",
-)
-_IMAGENET = Config(
-    dataset="imagenet-1k",
-    size=224,
-    teacher="timm:resnet18.tv_in1k",
-    teacher_epochs=0,
-    steps=4000,
-    shift=32,
-    crop_scale=0.08,
-    flip=True,
-    temperature=20.0,
-    protocol="sre2l-imagenet",
-)
-_CPU = Config(teacher="resnet18-w16", teacher_epochs=4)
-PRESETS = {
-    **{f"cifar10-ipc{ipc}": Config(ipc=ipc) for ipc in (10, 50)},
-    **{f"cifar100-ipc{ipc}": Config(dataset="cifar100", ipc=ipc) for ipc in (10, 50)},
-    **{f"tiny-imagenet-ipc{ipc}": replace(_TINY, ipc=ipc) for ipc in (50, 100)},
-    **{f"imagenet-1k-ipc{ipc}": replace(_IMAGENET, ipc=ipc) for ipc in (10, 50)},
-    "cifar10-ipc10-cpu": _CPU,
-    "cifar10-ipc10-cpu-static": replace(_CPU, labels="static", protocol="infer-static-50"),
-}
+PRESETS = read_presets(__file__, Config())
 SMOKE = Config(dataset="cifar10-mini", ipc=2, teacher="convnet3-bn-w8", teacher_epochs=1, steps=3)
 
 

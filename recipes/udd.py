@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -41,6 +41,7 @@ from recipes.run import papers
 from recipes.run.draws import scale
 from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
 from recipes.run.units import numbered
@@ -206,81 +207,7 @@ def method(cfg: Config) -> str:
     return "idc" if cfg.factor > 1 else "idc-i"
 
 
-# What the papers' settings are, by data set (the official code's `reproduce`); rates are those of 10 images a class.
-_CIFAR10 = Config()
-_CIFAR100 = replace(_CIFAR10, dataset="cifar100", bank_every=5, bank_size=16)
-_SVHN = replace(_CIFAR10, dataset="svhn", n_data=500, protocol="idc-svhn", proxy_protocol="udd-proxy-svhn")
-_FASHION = replace(_CIFAR10, dataset="fashion-mnist", n_data=500, distance="l1", lr=1e-4)
-_MNIST = replace(
-    _FASHION,
-    dataset="mnist",
-    lr_side=28,
-    match_augment="color_crop",
-    cutmix=0.0,
-    protocol="idc-mnist",
-    proxy_protocol="udd-proxy-mnist",
-)
-_TIERS: dict[str, dict[str, Any]] = {
-    "": {},
-    "-report": {"n_outer": 400},
-    "-dev": {"n_outer": 100, "n_data": 500},
-}
-# A narrow net, half the real images, and 40 times IDC's rate, as there are 400 times fewer iterations. Chosen by
-# students of 5,000 held-out training images, on IDC with one image a class: of 1, 8, 16 and 40 times the rate (the last
-# two with 32 real images, the last with width 32 in a third of the time) the last two were best, and alike.
-_SMALL: dict[str, Any] = {
-    "net": "convnet3-w32",
-    "inner": 50,
-    "n_data": 128,
-    "batch_real": 32,
-    "lr": 0.2,
-    "proxy": "convnet3-w32",
-    "proxy_epochs": 10,
-}
-_CPU: dict[int, dict[str, Any]] = {
-    1: {**_SMALL, "n_outer": 10, "student_epochs": 300},
-    10: {**_SMALL, "n_outer": 4, "bank_every": 5, "bank_size": 16, "student_epochs": 100},
-}
-_CONTROLS: dict[str, dict[str, Any]] = {
-    "random-regions": {"policy": "random", "contrast": "none"},
-    "rbp": {"policy": "rbp", "contrast": "none"},
-    "jbp": {"policy": "jbp", "contrast": "none"},
-    "contrast-only": {"regions": 0},
-    "no-refresh": {"freeze": 0.0},
-}
-
-
-def _idc(cfg: Config) -> Config:
-    return replace(cfg, regions=0, contrast="none")
-
-
-def _idc_i(cfg: Config) -> Config:
-    """IDC without multi-formation, whose settings differ on MNIST, and on SVHN for one image a class."""
-    cfg = replace(_idc(cfg), factor=1)
-    if cfg.dataset == "mnist":
-        # With CutMix students on MNIST see what those on SVHN do.
-        return replace(cfg, match_augment="color_crop_cutout", cutmix=0.5, protocol="idc-svhn")
-    if cfg.dataset == "svhn" and cfg.ipc == 1:
-        return replace(cfg, protocol="idc-i-svhn-ipc1")
-    return cfg
-
-
-def _presets() -> dict[str, Config]:
-    """`DATASET-ipcN`, with `idc-` and `idc-i-` in front, controls with what they are, and the tier at the end."""
-    found: dict[str, Config] = {}
-    for base in (_CIFAR10, _CIFAR100, _SVHN, _FASHION, _MNIST):
-        for ipc in (1, 10, 50):
-            more = replace(base, ipc=ipc) if ipc == 1 else replace(base, ipc=ipc, regions=1, policy="jbp")
-            tiers = _TIERS | ({"-cpu": _CPU[ipc]} if base is _CIFAR10 and ipc in _CPU else {})
-            for tier, how in tiers.items():
-                own, name = replace(more, **how), f"{base.dataset}-ipc{ipc}"
-                found |= {f"{name}{tier}": own, f"idc-{name}{tier}": _idc(own), f"idc-i-{name}{tier}": _idc_i(own)}
-                if name == "cifar10-ipc1":
-                    found |= {f"{name}-{what}{tier}": replace(own, **change) for what, change in _CONTROLS.items()}
-    return found
-
-
-PRESETS = _presets()
+PRESETS = read_presets(__file__, Config())
 SMOKE = Config(
     dataset="cifar10-mini",
     n_outer=3,
