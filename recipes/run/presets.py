@@ -17,6 +17,9 @@
 
     [tier.cpu]                            the same at another scale; the keys of a variant but `name` and `tiers`
 
+    [smoke]                               the method's smallest configuration
+    [deviations]                          lists of texts for cards, where a method keeps them here
+
 A name is a row, alone or with a variant and a tier: `cifar10-ipc10-hard-labels-cpu`. Settings of the row come first,
 then those of the variant, then those of the tier; everything else is as in `Config()`.
 """
@@ -73,12 +76,16 @@ class Presets(Mapping[str, Any]):
         base: the Config with its defaults.
         rows: settings by the name of the row.
         variants, tiers: by name.
+        small: settings of `smoke`.
+        deviations: how the implementation differs from the papers, in lists by name, for cards.
     """
 
     base: Any
     rows: dict[str, Settings] = field(default_factory=dict)
     variants: dict[str, Change] = field(default_factory=dict)
     tiers: dict[str, Change] = field(default_factory=dict)
+    small: Settings = field(default_factory=dict)
+    deviations: dict[str, list[str]] = field(default_factory=dict)
     names: dict[str, tuple[str, str, str]] = field(default_factory=dict, init=False)  # -> row, variant, tier
 
     def __post_init__(self) -> None:
@@ -95,7 +102,15 @@ class Presets(Mapping[str, Any]):
         settings = dict(self.rows[row])
         settings |= self.variants[variant].of(row) if variant else {}
         settings |= self.tiers[tier].of(row) if tier else {}
+        return self._config(settings)
+
+    def _config(self, settings: Settings) -> Any:
         return replace(self.base, **{key: _typed(getattr(self.base, key), x) for key, x in settings.items()})
+
+    @property
+    def smoke(self) -> Any:
+        """The Config that goes through all stages in seconds."""
+        return self._config(self.small)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -128,7 +143,7 @@ def read_presets(file: str, base: Any) -> Presets:
             rows[name] = {**row, **table.get("row", {}).get(name, {})}
     variants = {name: _change(entry, f"{{row}}-{name}{{tier}}") for name, entry in table.get("variant", {}).items()}
     tiers = {name: _change(entry, "") for name, entry in table.get("tier", {}).items()}
-    return Presets(base, rows, variants, tiers)
+    return Presets(base, rows, variants, tiers, table.get("smoke", {}), table.get("deviations", {}))
 
 
 def _change(entry: Settings, name: str) -> Change:
