@@ -1,18 +1,16 @@
 """EDF: trajectories matched without common patterns, and with an eye on what matters (arXiv 2410.17193); DATM, MTT.
 
-    experts   nets trained on the real images, a checkpoint an epoch, shared by all presets     `recipes/_experts.py`
-    start     real images that an expert gets right, soft labels from all of them               `recipes/_initial.py`
-    match     outer iterations: N steps on the images from an expert's epoch t land near its    `recipes/_trajectory.py`
-              epoch t + M; images, labels and step size follow the exact gradient in constant   `recipes/_adjoint.py`
-              memory; CPD drops the fraction `drop` of the parameters that are matched best,
-              DAE weights pixels by a CAM                                                       `recipes/_dae.py`
+    experts   nets trained on the real images, a checkpoint an epoch, shared by all presets   `experts.py`
+    start     real images that an expert gets right, soft labels from all of them             `initial.py`
+    match     outer iterations: N steps on the images from an expert's epoch t land near      `trajectory.py`
+              its epoch t + M; images, labels and step size follow the exact gradient in      `adjoint.py`
+              constant memory; CPD drops the fraction `drop` of the parameters that are
+              matched best, DAE weights pixels by a CAM                                       `dae.py`
 
-DATM (arXiv 2310.05773) is `--drop 0 --cam none`, MTT (arXiv 2203.11932) has hard labels (`--labels hard`) beside; the
-presets `datm-...` and `mtt-...` say so. Experts depend on nothing else, so that runs with one `--work` share them.
-
-Images are learned in the data's normalised space, where they leave [0, 1]; they are stored as 8 bits over a range a
-channel, labels as logits of 16 bits, and the learned step size is the students' learning rate. The stage `match-N` in
-the work folder holds all of them as 32-bit floats: `recipes/_floats.py`.
+DATM (arXiv 2310.05773) is `--drop 0 --cam none`, MTT (arXiv 2203.11932) has hard labels too (`--labels hard`): presets
+`datm-...` and `mtt-...`. Experts depend on nothing else, so that runs with one `--work` share them. Images are learned
+in the data's normalised space; they are stored as 8 bits over a range a channel, labels as 16-bit logits, and the learned
+step size is the students' rate. The last stage `match-N` holds all of them as floats: `tools/rounding_cost.py`.
 """
 
 from __future__ import annotations
@@ -27,11 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddhub import models
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.quantise import eight_bits
 from ddhub.errors import TrainingError, UsageError, unknown
-from ddhub.measures.cam import grad_cam
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import DSA_OPS, Protocol
 from ddhub.sources.source import Source
@@ -43,10 +39,10 @@ from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, training_rate
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
-from recipes.run.teachers import check_of_imagenet, of_imagenet, teachers
+from recipes.run.teachers import of_imagenet, teachers
 from recipes.run.units import numbered
 from recipes.trajectories.adjoint import WAYS
-from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, Looking, imagenet_numbers
+from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, Looking, check_net, imagenet_numbers
 from recipes.trajectories.experts import OPTIMIZERS, Experts, opened, settings, train
 from recipes.trajectories.flat import Flat
 from recipes.trajectories.initial import INITS, initial
@@ -59,7 +55,7 @@ _CHUNKS, _KEPT = 50, 4 * 2**30  # stages of the iterations at most, and about th
 @dataclass(frozen=True, kw_only=True)
 class Config:
     dataset: str = option("cifar10", "real data to distil")
-    size: int = option(0, "side of the images in pixels; 0: the data's", low=0)
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
     ipc: int = option(10, "images a class", low=1)
     seed: int = option(0, "seed of all draws but the experts'")
     net: str = option("convnet3", "net of experts and student, a ConvNet")
@@ -199,17 +195,8 @@ def check(cfg: Config, source: Source) -> None:
         UsageError: a class with too few images, a net that images are too small for, or a net of the CAM without one.
     """
     require_images(source, cfg.ipc, f"ipc is {cfg.ipc}")
-    if cfg.cam == "none" or cfg.cam_net == "expert":
-        return
-    shape, outputs = source.images.shape, len(source.classes)
-    if cfg.cam_net.startswith("timm:"):
-        outputs = 1000
-        imagenet_numbers(source)
-    with torch.random.fork_rng(devices=[]):
-        net = models.build(cfg.cam_net, classes=outputs, size=shape[2], channels=shape[1]).eval()
-    if outputs == 1000:
-        check_of_imagenet(source, cfg.cam_net)
-    grad_cam(net, torch.zeros(1, *shape[1:]), torch.zeros(1, dtype=torch.long))
+    if cfg.cam != "none" and cfg.cam_net != "expert":
+        check_net(cfg.cam_net, source)
 
 
 def looking(cfg: Config, run: Run, source: Source, expert: nn.Module) -> Looking | None:
@@ -318,6 +305,7 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
     step = float(state["step"])
     kind, table = method(cfg), {"mtt": papers.MTT_TABLE, "datm": papers.DATM_TABLE, "edf": papers.EDF_TABLE}
     paper = paper_rows(table[kind], cfg, kind.upper())
+    cited = {"mtt": [], "datm": [papers.DATM], "edf": [papers.EDF, papers.DATM]}[kind] + [papers.MTT]
     if kind == "edf":
         paper += paper_rows(papers.EDF_KD_TABLE, cfg, "EDF with knowledge distillation")
     return run.write(
@@ -327,7 +315,7 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
         decoder={"kind": "identity"},
         labels={"kind": "soft", "temperature": 1.0, "lr": step} if soft else {"kind": "hard", "lr": step},
         protocol=students(cfg),
-        citation="\n".join(_CITED[kind]),
+        citation="\n".join(cited),
         deviations=[*PRESETS.deviations["all"], *PRESETS.deviations.get(kind, [])],
         paper=paper,
         method=kind,
@@ -340,10 +328,3 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
             "rounding_largest": moved.largest,
         },
     )
-
-
-_CITED = {
-    "mtt": [papers.MTT],
-    "datm": [papers.DATM, papers.MTT],
-    "edf": [papers.EDF, papers.DATM, papers.MTT],
-}

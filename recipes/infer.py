@@ -5,9 +5,9 @@
     items   = clip(P_k + u[k, m]) and the natural images: K (M + 1) C
     labels  = mean logits of all M teachers on the finished items, one static vector each
 
-R_l matches BatchNorm statistics of a set to the teacher's (`recipes/_batchnorm.py`); A is one circular shift of the
+R_l matches BatchNorm statistics of a set to the teacher's (`inversion/batchnorm.py`); A is one circular shift of the
 whole set by 0…shift pixels a step, on larger images behind one resized crop and flip. The K compensators of a teacher
-are independent, so many are optimised in one batched run (`recipes/_inversion.py`): one forward and backward pass of
+are independent, so many are optimised in one batched run (`inversion/inversion.py`): one forward and backward pass of
 all their images, with statistics and draws kept per set.
 
 Compensators are quantised to 8 bits before the labels are computed, so that a label belongs to the image a student
@@ -99,7 +99,7 @@ class Config:
     temperature: float = option(30.0, "temperature of the students' loss", over=0)
     protocol: str = option("infer-static", "protocol recommended to students")
     teacher_protocol: str = option("squeeze", "protocol of the teachers")
-    size: int = option(0, "side of the images in pixels; 0: the data's", low=0)
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -130,7 +130,7 @@ def natural_sets(ipc: int, classes: int, nets: int) -> int:
 
 
 def inversion(cfg: Config) -> Inversion:
-    """How a compensator is optimised (see `recipes/_inversion.py`)."""
+    """How a compensator is optimised (see `inversion/inversion.py`)."""
     same = ("steps", "lr", "beta", "first_bn", "crop_scale", "flip")
     return Inversion(ahead=cfg.shift, **{key: getattr(cfg, key) for key in same})
 

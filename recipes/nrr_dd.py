@@ -1,11 +1,11 @@
 """NRR-DD: critical patches of real images, whose backgrounds a teacher refines (arXiv 2503.18267, CVPR 2025); and RDED.
 
     discover  of `mipc` images a class, random squares; by CAM the most critical of each image; of these the f² · ipc
-              that the teacher is least sure of, f² of them on every image             `recipes/_patches.py`, `_cam.py`
+              that the teacher is least sure of, f² of them on every image             `patches/patches.py`
     refine    x ← clip(x - M ⊙ η · Adam(CE + α · L_bn)), M = max(0, ε - CAM): critical pixels stay as they are, bit by
-              bit; a batch is image j of all classes, or of up to `batch` of them                  `recipes/_refine.py`
+              bit; a batch is image j of all classes, or of up to `batch` of them                  `patches/refine.py`
     labels    two numbers a view, the cross-entropies between the teacher's answer on the mixed view and the view's two
-              classes (`dbr`), or any other of `recipes/_labels.py`
+              classes (`dbr`), or any other of `run/labels.py`
 
 RDED (arXiv 2312.03526, CVPR 2024) is `--cam-filter false --confidence highest --refine none --labels teacher`: of every
 image the patch that the teacher is surest of. The presets `rded-...` say so. Controls: `cidd-only` (no refinement),
@@ -75,7 +75,7 @@ class Config:
     dataset: str = option("cifar10", "real data to distil")
     ipc: int = option(10, "images a class", low=1)
     seed: int = option(0, "seed of teacher, crops and stored views")
-    size: int = option(0, "side of the images in pixels; 0: the data's", low=0)
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
     teacher: str = option("resnet18", "net of the teacher, one with BatchNorm")
     teacher_epochs: int = option(200, "epochs of the teacher; 0: timm's weights", low=0)
     teacher_protocol: str = option("squeeze", "protocol of the teacher")

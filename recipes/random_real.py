@@ -1,7 +1,7 @@
 """Random selection: ipc real images of every class, drawn uniformly; with their hard labels, or with a teacher's.
 
 The baseline of every card: what the same bytes buy without any distillation. With the labels of a method's students
-(`--labels`, see `recipes/_labels.py`) it is what those labels buy without the method's images.
+(`--labels`, see `run/labels.py`) it is what those labels buy without the method's images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Config:
     ipc: int = option(10, "images a class", low=1)
     seed: int = option(0, "seed of the draw, teacher and stored views")
     protocol: str = option("infer-static", "protocol recommended to students")
-    size: int = option(0, "side of the images in pixels; 0: the data's", low=0)
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
 
     labels: str = option("hard", f"labels: {', '.join(LABELS)}", choices=LABELS)
     teacher: str = option("resnet18", "net of the teacher; hard labels need none")

@@ -6,8 +6,8 @@
     relabel    teacher: θ labels every batch that the student sees; static (SRe2L*): its logits on each finished image
 
 A batch is image k of all classes, or of up to `batch` of them; R_l matches its statistics to the teacher's
-(`recipes/_batchnorm.py`), A is one resized crop, flip and circular shift of the batch a step. Batches are independent
-of one another, so several are optimised at a time (`recipes/_inversion.py`).
+(`inversion/batchnorm.py`), A is one resized crop, flip and circular shift of the batch a step. Batches are independent
+of one another, so several are optimised at a time (`inversion/inversion.py`).
 
 Labels by the teacher need no bytes but the teacher's: it is published as an artifact beside this one. The paper stores
 a label for every view instead (FKD), 2C + 25 bytes an image and epoch (logits f16, crop, flip, partner): the log and
@@ -96,7 +96,7 @@ class Config:
     labels: str = option("teacher", "labels: teacher (for every batch) or static", choices=("teacher", "static"))
     temperature: float = option(30.0, "temperature of the students' loss", over=0)
     protocol: str = option("sre2l-cifar", "protocol recommended to students")
-    size: int = option(0, "side of the images in pixels; 0: the data's", low=0)
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
 
     def __post_init__(self) -> None:
         check_options(self)

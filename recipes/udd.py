@@ -1,10 +1,10 @@
 """UDD: stored images cut into enlarged squares, little used ones too (arXiv 2408.16268); IDC (arXiv 2205.14959) below.
 
     select  the first f² · ipc images of a class; each shrunk to a tile, f · f tiles a stored image
-    proxy   a net trained on the real images: it says how much of a stored image is used      `recipes/_regions.py`
-    match   outer iterations of a new net: images whose gradients are those of real ones      `recipes/_outer.py`,
-            from the tiles and k little used regions of each, chosen anew as they change      `recipes/_matching.py`
-            beside it, features of a class near its own mean, far from those of the others    `recipes/_contrast.py`
+    proxy   a net trained on the real images: it says how much of a stored image is used      `gradients/regions.py`
+    match   outer iterations of a new net: images whose gradients are those of real ones      `gradients/outer.py`,
+            from the tiles and k little used regions of each, chosen anew as they change      `gradients/matching.py`
+            beside it, features of a class near its own mean, far from those of the others    `gradients/contrast.py`
 
 IDC is `--regions 0 --contrast none`, IDC-I `--factor 1` in addition; the presets `idc-...` and `idc-i-...` say so, and
 their proxy does no more than measure mUE. Of UDD only the abstract is known: what the regions and the second loss are
