@@ -9,7 +9,7 @@
 
 DATM (arXiv 2310.05773) is `--drop 0 --cam none`, MTT (arXiv 2203.11932) has hard labels too (`--labels hard`): presets
 `datm-...` and `mtt-...`. Experts depend on nothing else, so that runs with one `--work` share them. Images are learned
-in the data's normalised space; they are stored as 8 bits over a range a channel, labels as 16-bit logits, and the learned
+in the data's normalised space; stored are 8 bits over a range a channel, labels as 16-bit logits, and the learned
 step size is the students' rate. The last stage `match-N` holds all of them as floats: `tools/rounding_cost.py`.
 """
 
