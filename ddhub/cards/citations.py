@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 
 from ddhub import __version__
-from ddhub.sources.subsets import CLASSIC, COMP_DD
 from ddhub.artifact.manifest import Manifest
+from ddhub.sources.subsets import CLASSIC, COMP_DD
 
 _CIFAR = """@techreport{krizhevsky2009cifar,
   title = {Learning Multiple Layers of Features from Tiny Images},

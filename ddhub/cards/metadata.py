@@ -16,9 +16,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ddhub.sources.known import KNOWN
 from ddhub.artifact.manifest import PARQUET, Manifest
 from ddhub.artifact.results import Entry
+from ddhub.sources.known import KNOWN
 
 COMPENSATED = "decoder.compensators"
 _LICENSES = ("apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "mit", "unknown")
