@@ -11,16 +11,15 @@ import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from ddhub.artifact.manifest import Manifest
+from ddhub.artifact.results import Entry, Mean, Result, settings
 from ddhub.cards.comparison import Beside
-from ddhub.cards.label_text import labels, short
 from ddhub.cards.findings import are_equal, equal_steps, words
+from ddhub.cards.label_text import labels, short
 from ddhub.cards.markdown import code, every, table, text
 from ddhub.errors import UsageError
-from ddhub.artifact.manifest import Manifest
-from ddhub.protocols.protocol import Augment, Protocol
-from ddhub.artifact.results import Result
 from ddhub.protocols.named import changed, protocol, protocols
-from ddhub.artifact.results import Entry, Mean, settings
+from ddhub.protocols.protocol import Augment, Protocol
 
 
 def results(entry: Entry, company: Beside) -> list[str]:
