@@ -35,6 +35,8 @@
 | `datm`                 | DATM (arXiv 2310.05773) and MTT: DSA, soft cross-entropy, learned step size, one drop   |
 | `edf`                  | EDF's evaluation: `datm` with batches of 128 and crops of up to a quarter of the side   |
 | `edf-kd`               | EDF's evaluation with knowledge distillation: RDED's without the patch shuffle          |
+| `teacher`              | teachers on CIFAR, fast: one cycle of 16 epochs with Nesterov momentum and label        |
+|                        | smoothing, crops of 2 px and flips (settings of our own, after cifar10-airbench)        |
 | `squeeze`              | teachers on CIFAR: DWA's squeeze                                                        |
 | `squeeze-tiny`         | teachers on Tiny-ImageNet: SRe2L's pipeline                                             |
 
@@ -101,6 +103,20 @@ _SQUEEZE = Protocol(
     epochs=200, batch_size=128, optimizer="sgd", lr=0.1, weight_decay=5e-4, augment=Augment(crop_padding=4, flip=0.5)
 )
 
+_TEACHER = Protocol(
+    epochs=16,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.2,
+    weight_decay=5e-4,
+    decay_biases=False,
+    schedule="one-cycle",
+    warmup=3,
+    nesterov=True,
+    label_smoothing=0.1,
+    augment=Augment(crop_padding=2, flip=0.5),
+)
+
 _BY_NAME = {
     "infer-static": Protocol(augment=_STUDENT),
     "infer-dynamic": Protocol(epochs=80, augment=_STUDENT),
@@ -137,6 +153,7 @@ _BY_NAME = {
     "datm": _DATM,
     "edf": replace(_DATM, batch_size=128, augment=replace(_DATM.augment, dsa_crop=0.25)),
     "edf-kd": replace(_RDED, augment=replace(_RDED.augment, crop_scale=0.5)),
+    "teacher": _TEACHER,
     "squeeze": _SQUEEZE,
     "squeeze-tiny": replace(_SQUEEZE, epochs=50, batch_size=256, lr=0.2, weight_decay=1e-4, warmup=5, augment=_RESIZED),
 }
