@@ -117,11 +117,13 @@ def leaderboard(entries: Sequence[Entry]) -> str:
 
 def _summary(m: Manifest) -> str:
     count, (_, height, width) = m.tensors["images"]["shape"][0], m.image_size
+    content = f"`{m.content}`" if m.content else "not recorded"
     maker = "imported, made by its publisher by" if is_imported(m) else "made by the recipe"
     return (
         f"Distilled `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for "
         f"{len(m.classes):,} classes, {maker} `{text(m.method)}` for a budget of {m.ipc} images "
-        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`; content: {f'`{m.content}`' if m.content else 'not recorded'}."
+        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`; "
+        f"content: {content}."
     )
 
 
