@@ -25,7 +25,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from ddhub.artifact import consistency, png, tensors
+from ddhub.artifact import consistency, tensors
+from ddhub.artifact import png as stored_images
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import (
     MANIFEST,
@@ -143,7 +144,7 @@ def content_of(folder: Path, record: Any) -> str:
     """The content of what the files of an artifact hold, by what a manifest's record says of them."""
     count = record.tensors["images"]["shape"][0]
     parquet = (folder / PARQUET).read_bytes()
-    images, labels = png.read(parquet, count, tuple(record.image_size), len(record.classes))
+    images, labels = stored_images.read(parquet, count, tuple(record.image_size), len(record.classes))
     want = {name: entry for name, entry in record.tensors.items() if name not in STORED}
     stored = tensors.read((folder / TENSORS).read_bytes(), want) if want else {}
     return consistency.content(record, images, labels, stored)
