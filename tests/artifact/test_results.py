@@ -72,6 +72,8 @@ def tiny(**changes: Any) -> Manifest:
             "tensors.safetensors": {"sha256": "0" * 64, "bytes": 500},
         },
     }
+    if changes.get("tensors") == {}:  # before anything is stored
+        fields |= {"content": "", "files": {}}
     return Manifest(**{**fields, **changes})
 
 
