@@ -123,7 +123,7 @@ def test_bundled_artifact_is_sound_and_loads(name: str) -> None:
 
 @pytest.mark.parametrize("name", bundled.names())
 def test_bundled_data_are_what_they_were(name: str) -> None:
-    """Pixels, labels and first batches, bit for bit: `stock.json` has them as they were before the files were encoded."""
+    """Pixels, labels and first batches, bit for bit: `stock.json` has them as they were before anything moved."""
     known = json.loads((ROOT / "tests/stock.json").read_text())
     assert known.keys() == {*bundled.names()} and torch.get_num_threads() == 1
     data = ddhub.load(name)
