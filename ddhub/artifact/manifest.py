@@ -158,7 +158,7 @@ class Manifest:
     tensor of `tensors.safetensors`; `files` has the sha256 and size of every frozen file.
 
     Raises:
-        ArtifactError: a value that is not of its field's type; see `ddhub/_fields.py`.
+        ArtifactError: a value that is not of its field's type; see `ddhub.artifact.fields`.
     """
 
     format: int = FORMAT

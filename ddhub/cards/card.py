@@ -18,17 +18,17 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ddhub.cards import metadata
-from ddhub.cards.comparison import original, beside, identify, losses
-from ddhub.cards.label_text import labels
-from ddhub.cards.usage import NAMESPACE, decoder, loading, namespace, without
-from ddhub.cards.tables import heading, protocol_text, results
 from ddhub.artifact.fields import DTYPE_BYTES
+from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, label_dtype, seal_text
 from ddhub.artifact.origin import command as import_command
 from ddhub.artifact.origin import is_imported
-from ddhub.cards.markdown import code, table, text
-from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, label_dtype, seal_text
 from ddhub.artifact.results import Entry, settings
+from ddhub.cards import metadata
+from ddhub.cards.comparison import beside, identify, losses, original
+from ddhub.cards.label_text import labels
+from ddhub.cards.markdown import code, table, text
+from ddhub.cards.tables import heading, protocol_text, results
+from ddhub.cards.usage import NAMESPACE, decoder, loading, namespace, without
 
 
 def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -> str:
@@ -117,11 +117,13 @@ def leaderboard(entries: Sequence[Entry]) -> str:
 
 def _summary(m: Manifest) -> str:
     count, (_, height, width) = m.tensors["images"]["shape"][0], m.image_size
+    content = f"`{m.content}`" if m.content else "not recorded"
     maker = "imported, made by its publisher by" if is_imported(m) else "made by the recipe"
     return (
         f"Distilled `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for "
         f"{len(m.classes):,} classes, {maker} `{text(m.method)}` for a budget of {m.ipc} images "
-        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`; content: {f'`{m.content}`' if m.content else 'not recorded'}."
+        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`; "
+        f"content: {content}."
     )
 
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.origin import is_imported
+from ddhub.artifact.results import Entry, Mean
 from ddhub.cards.markdown import every, text
 from ddhub.errors import UsageError
-from ddhub.artifact.manifest import Manifest
-from ddhub.artifact.results import Entry, Mean
 
 BASELINE = "random-real"
 

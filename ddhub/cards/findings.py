@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ddhub.artifact.manifest import PARQUET, Manifest
+from ddhub.artifact.results import Mean
 from ddhub.cards.comparison import Beside
 from ddhub.cards.label_text import label_bytes, per_view
 from ddhub.cards.markdown import text
-from ddhub.artifact.manifest import PARQUET, Manifest
-from ddhub.artifact.results import Mean
 
 
 def words(means: Sequence[Mean], m: Manifest, company: Beside) -> list[str]:

@@ -11,16 +11,15 @@ import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from ddhub.artifact.manifest import Manifest
+from ddhub.artifact.results import Entry, Mean, Result, settings
 from ddhub.cards.comparison import Beside
-from ddhub.cards.label_text import labels, short
 from ddhub.cards.findings import are_equal, equal_steps, words
+from ddhub.cards.label_text import labels, short
 from ddhub.cards.markdown import code, every, table, text
 from ddhub.errors import UsageError
-from ddhub.artifact.manifest import Manifest
-from ddhub.protocols.protocol import Augment, Protocol
-from ddhub.artifact.results import Result
 from ddhub.protocols.named import changed, protocol, protocols
-from ddhub.artifact.results import Entry, Mean, settings
+from ddhub.protocols.protocol import Augment, Protocol
 
 
 def results(entry: Entry, company: Beside) -> list[str]:
@@ -102,6 +101,7 @@ def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:
     first = means[0].first
     base = Protocol.from_json(first.settings)
     momentum = f", momentum {base.momentum:g}" if base.optimizer == "sgd" else ""
+    momentum += " (Nesterov)" if base.nesterov else ""
     spared = "" if base.decay_biases else " (not on biases and norms)"
     used = {mean.first.digest for mean in means}
     names: dict[str, list[str]] = {}
@@ -115,6 +115,8 @@ def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:
         given += "; BatchNorm of teachers with the statistics of the batch"
     if base.temperature is not None:
         given += f"; the loss of logits (soft, teacher) at temperature {base.temperature:g} in place of their own"
+    if base.label_smoothing:
+        given += f"; one-hot labels smoothed by {base.label_smoothing:g}"
     if base.times_t2:
         given += ", times its square"
     return "\n".join(
@@ -133,6 +135,8 @@ def _rate(plan: Protocol) -> str:
     warm = f" after {plan.warmup} epochs of linear warm-up" if plan.warmup else ""
     if plan.schedule == "cosine":
         return f"{rate}, cosine to zero{warm}"
+    if plan.schedule == "one-cycle":
+        return f"{rate}, one cycle: linear up to it in {plan.warmup} epochs, linear down to zero, set at every step"
     if plan.schedule == "half-cosine":
         return f"{rate}, half a cosine, to half of it"
     if not plan.milestones:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from ddhub.cards.markdown import code, table, text
 from ddhub.cards.metadata import block, license_of
 
@@ -11,12 +13,12 @@ from ddhub.cards.metadata import block, license_of
 def render(facts: dict[str, Any], namespace: str) -> str:
     """The card of a teacher (facts as `ddhub.teachers.read` gives them) for the repository NAMESPACE/NAME, Markdown."""
     name, source, test = facts["name"], facts["source"], facts["test"]
-    metadata = {
-        **license_of(facts["license"]),
-        "pipeline_tag": "image-classification",
-        **({"datasets": [source["hub_id"]]} if source["hub_id"] else {}),
-        "tags": ["dataset-distillation", "ddhub", "teacher"],
-    }
+    metadata = ModelCardData(
+        license=license_of(facts["license"]),
+        pipeline_tag="image-classification",
+        datasets=[source["hub_id"]] if source["hub_id"] else None,
+        tags=["dataset-distillation", "ddhub", "teacher"],
+    )
     load = ["from ddhub import teachers", f'net, facts = teachers.open_teacher("{name}@{facts["digest"][:12]}")']
     read = [
         "from huggingface_hub import hf_hub_download",

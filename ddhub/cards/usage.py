@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
+from ddhub.artifact.manifest import Manifest
 from ddhub.cards.label_text import per_view
 from ddhub.cards.markdown import code, text
 from ddhub.cards.metadata import compensated
-from ddhub.artifact.manifest import Manifest
 
 NAMESPACE = "ddhub"
 

@@ -20,9 +20,6 @@ from typing import BinaryIO
 
 from ddhub.errors import UsageError
 
-if sys.platform != "win32":
-    import fcntl
-
 
 def max_bytes() -> int:
     """Bytes that an artifact may have, on disk or once it is decoded: DDHUB_MAX_BYTES, else 2 GiB.
@@ -114,16 +111,20 @@ def replace_folder(folder: Path, files: dict[str, bytes], check: Callable[[Path]
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time hold `folder` (on Windows: all of them). Raises OSError."""
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    """Let one process at a time hold `folder`, by the file `.lock` in it. Raises OSError.
+
+    The system ends the lock of a process that dies; the file that it leaves is taken over by the next.
+    """
+    from filelock import FileLock  # here because it takes a tenth of a second
+
+    folder.stat()  # a missing folder would be made
+    with FileLock(folder / ".lock") as lock:
+        try:
+            yield
+        finally:
+            # Whoever waits for the removed file sees that it is none any more, and makes another.
+            with contextlib.suppress(OSError):  # on Windows, where an open file stays
+                os.unlink(lock.lock_file)
 
 
 def is_alive(process: int) -> bool:

@@ -197,6 +197,9 @@ class DistilledData:
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss that labels and protocol ask for, from the student's logits `[B, classes]`: a scalar."""
+        smoothing = self.protocol.label_smoothing
+        if smoothing and self.labels.kind == "hard":
+            target = target * (1 - smoothing) + smoothing / target.shape[1]
         return self.labels.loss(output, target, self.protocol.temperature, self.protocol.times_t2)
 
     def as_dataset(self) -> Dataset[tuple[Tensor, Tensor]]:

@@ -189,13 +189,14 @@ def _epoch(
     form = layout(net, data.device)
     if data.protocol.restart and epoch in data.protocol.milestones:
         optimizer.state.clear()
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    _set_rate(optimizer, rate)
     total = torch.zeros((), device=data.device)
     net.train()
     # Dropout and its like draw from a generator of their own in every epoch, so that resuming changes nothing.
     with seeded(data.device, (seed << 32) + epoch):
-        for x, y in data.batches(seed, epochs=epoch + 1, start=epoch * count):
+        for step, (x, y) in enumerate(data.batches(seed, epochs=epoch + 1, start=epoch * count)):
+            if data.protocol.schedule == "one-cycle":
+                _set_rate(optimizer, learning_rate(data.protocol, epoch + (step + 0.5) / count, data.about.lr))
             with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 output = net(x.contiguous(memory_format=form))
             loss = data.loss(output, y)
@@ -204,6 +205,11 @@ def _epoch(
             optimizer.step()
             total += loss.detach()
     return float(total) / count
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 @torch.no_grad()

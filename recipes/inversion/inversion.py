@@ -4,7 +4,7 @@
     A = resized crop -> flip -> circular shift                                    one draw for each set and step
     x ← x - M ⊙ η_t · Adam(∇L), η_t = lr · (1 + cos(π · t / T)) / 2, betas (0.5, 0.9)    clamped where x is an image
 
-R_l is in `recipes/_batchnorm.py`. SRe2L (arXiv 2306.13092) optimises the images of a set, INFER (arXiv 2408.06927) one
+R_l is in `inversion/batchnorm.py`. SRe2L (arXiv 2306.13092) optimises the images of a set, INFER (arXiv 2408.06927) one
 compensator that is added to real images, both with M = 1; NRR-DD (arXiv 2503.18267) optimises parts of real images.
 Sets are independent of one another: each has its own draws, and the losses of the sets that are optimised together add
 up, so that the result is that of optimising them one at a time.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddhub.cards.citations import EDF as EDF
-from ddhub.cards.citations import MTT as MTT
+from ddhub.cards.citations import bibtex
 
 # (data set, ipc, labels) -> student -> (accuracy, sd or None), in percent
 Paper = dict[tuple[str, int, str], dict[str, tuple[float, float | None]]]
 
+MTT = bibtex("cazenavette2022distillation")
+EDF = bibtex("wang2025edf")
 NRR_DD = """@inproceedings{tran2025nrrdd,
   title = {Enhancing Dataset Distillation via Non-Critical Region Refinement},
   author = {Tran, Minh-Tuan and Le, Trung and Le, Xuan-May and Do, Thanh-Toan and Phung, Dinh},

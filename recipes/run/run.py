@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -25,6 +24,7 @@ from ddhub.sources import source as sources
 from ddhub.sources.source import Source
 from ddhub.training import ranks
 from ddhub.training.devices import describe, resolve_device, resolve_precision, versions
+from recipes.run.presets import Presets
 from recipes.run.stages import Unit, make_folder, results
 
 log = logging.getLogger(__name__)
@@ -158,14 +158,12 @@ class Run:
         return [tensors for tensors, _ in found]
 
     def scaled(self) -> list[str]:
-        """How the configuration differs from the full-scale preset, one line a field.
-
-        That preset is `NAME` for `NAME-cpu` and for `NAME-cpu-ANYTHING`, and so it is for `dev` and `report`.
-        """
-        full = re.sub(r"-(cpu|dev|report)(-.*)?$", "", self.preset or "")
-        reference = self.recipe.PRESETS.get(full)
-        if reference is None:
+        """How the configuration differs from the row that its preset is a smaller tier of, one line a field."""
+        presets = self.recipe.PRESETS
+        full = presets.full(self.preset or "") if isinstance(presets, Presets) else ""
+        if not full:
             return []
+        reference = presets[full]
         return [
             f"{item.name} is {_words(getattr(self.cfg, item.name))}; preset {full} has "
             f"{_words(getattr(reference, item.name))}."

@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddhub import models
 from ddhub.errors import UsageError
 from ddhub.measures.cam import grad_cam, smooth_grad_cam
 from ddhub.sources.known import KNOWN
 from ddhub.sources.source import Source
 from recipes.run.draws import generator
+from recipes.run.teachers import check_of_imagenet
 
 CAMS = ("grad-cam", "smooth-grad-cam++", "none")
 CAM_CLASSES = ("subset", "official")
@@ -111,3 +113,16 @@ def imagenet_numbers(source: Source) -> Tensor:
             "--cam-net expert, or a net to train on the data, such as resnet18"
         )
     return torch.tensor(numbers)
+
+
+def check_net(name: str, source: Source) -> None:
+    """UsageError unless the net that maps are to be of fits the images and has a CAM."""
+    shape, outputs = source.images.shape, len(source.classes)
+    if name.startswith("timm:"):
+        outputs = 1000
+        imagenet_numbers(source)
+    with torch.random.fork_rng(devices=[]):
+        net = models.build(name, classes=outputs, size=shape[2], channels=shape[1]).eval()
+    if outputs == 1000:
+        check_of_imagenet(source, name)
+    grad_cam(net, torch.zeros(1, *shape[1:]), torch.zeros(1, dtype=torch.long))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,16 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from ddhub.artifact import consistency, tensors
+from ddhub.artifact import png as stored_images
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import (
     MANIFEST,
     PARQUET,
     PREVIEW,
     README,
-    RECIPE,
     RESULTS,
+    STORED,
     TENSORS,
     Manifest,
     canonical,
@@ -58,11 +62,15 @@ def tiny(**changes: Any) -> Manifest:
         "mean": (0.5, 0.25, 0.125),
         "std": (0.2, 0.2, 0.2),
         "pixel_range": ((0.0, 1.0), (0.0, 1.0), (-0.5, 1.5)),
+        "encoding": {"codec": "png"},
         "decoder": {"kind": "identity"},
         "labels": {"kind": "soft", "temperature": 30.0},
         "protocol": {"epochs": 3},
         "recipe": {
             "path": "recipes/random_real.py",
+            "repository": "ddhub",
+            "commit": "abc",
+            "modules": {"recipes/random_real.py": "0" * 64},
             "preset": None,
             "config": {"ipc": 2},
             "seed": 0,
@@ -82,13 +90,14 @@ def tiny(**changes: Any) -> Manifest:
         "deviations": ["one"],
         "paper": [],
         "tensors": {},
+        "content": "",
         "files": {},
     }
     return Manifest(**{**fields, **changes})
 
 
 def content(size: tuple[int, int, int] = (3, 4, 6)) -> dict[str, Any]:
-    """The rest of what `Artifact.write` takes: six images, two tensors, a recipe."""
+    """The rest of what `Artifact.write` takes: six images and two tensors."""
     rng = torch.Generator().manual_seed(0)
     return {
         "images": torch.randint(0, 256, (6, *size), dtype=torch.uint8, generator=rng),
@@ -97,7 +106,6 @@ def content(size: tuple[int, int, int] = (3, 4, 6)) -> dict[str, Any]:
             "labels.logits": torch.randn(6, 3, generator=rng).half(),
             "decoder.delta": torch.randint(-128, 128, (2, 5), dtype=torch.int8, generator=rng),
         },
-        "recipe_text": '"""A recipe."""\n',
     }
 
 
@@ -110,20 +118,36 @@ def full(folder: Path) -> Artifact:
     return artifact
 
 
-def forge(folder: Path, change: Callable[[dict[str, Any]], None], **files: bytes) -> None:
-    """Put other files and fields into an artifact, and make its hashes and digest right again."""
+def forge(folder: Path, change: Callable[[dict[str, Any]], None], *, count: bool = True, **files: bytes) -> None:
+    """Put other files and fields into an artifact, and make its hashes, content and digest right again.
+
+    The content stays as it is where the files cannot be read, or where not `count`.
+    """
     record = json.loads((folder / MANIFEST).read_text())
     for key, data in files.items():
         name = {"parquet": PARQUET, "tensors": TENSORS}[key]
         (folder / name).write_bytes(data)
         record["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     change(record)
+    if count:
+        with contextlib.suppress(Exception):
+            record["content"] = content_of(folder, SimpleNamespace(**record))
     rest = {key: value for key, value in record.items() if key != "digest"}
     if isinstance(rest.get("recipe"), dict):
         rest["recipe"] = {key: value for key, value in rest["recipe"].items() if key != "run"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     record["digest"] = hashlib.sha256(text.encode()).hexdigest()
     (folder / MANIFEST).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def content_of(folder: Path, record: Any) -> str:
+    """The content of what the files of an artifact hold, by what a manifest's record says of them."""
+    count = record.tensors["images"]["shape"][0]
+    parquet = (folder / PARQUET).read_bytes()
+    images, labels = stored_images.read(parquet, count, tuple(record.image_size), len(record.classes))
+    want = {name: entry for name, entry in record.tensors.items() if name not in STORED}
+    stored = tensors.read((folder / TENSORS).read_bytes(), want) if want else {}
+    return consistency.content(record, images, labels, stored)
 
 
 def same(record: dict[str, Any]) -> None:
@@ -164,8 +188,7 @@ def test_round_trip(tmp_path: Path) -> None:
     emptied = dataclasses.replace(artifact.manifest, tensors={}, files={})
     assert emptied == tiny()
     assert artifact.results() == []
-    assert set(artifact.file_bytes()) == {MANIFEST, PARQUET, TENSORS, RECIPE, PREVIEW}
-    assert (tmp_path / "a" / RECIPE).read_text() == given["recipe_text"]
+    assert set(artifact.file_bytes()) == {MANIFEST, PARQUET, TENSORS, PREVIEW}
 
 
 def test_grey_images_without_tensors(tmp_path: Path) -> None:
@@ -563,7 +586,7 @@ def test_replaces_only_an_artifact(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="is a file"):
         write(tmp_path / "file")
-    for name in ("thesis.txt", ".git", MANIFEST + ".bak", RECIPE):
+    for name in ("thesis.txt", ".git", MANIFEST + ".bak", "recipe.py"):
         folder = tmp_path / f"of {name}"
         if name in ("thesis.txt", ".git"):
             write(folder)

@@ -58,7 +58,12 @@ def test_the_mean_counts_and_not_the_best_seed() -> None:
 def test_a_list_for_each_data_set_and_ipc() -> None:
     sizes = [("cifar10", 10), ("a", 50), ("cifar10", 1), ("cifar10", 2)]
     lists = rankings(entry(f"{data}-{ipc}", dataset=data, ipc=ipc) for data, ipc in sizes)
-    assert [x.entry.manifest.name for ranking in lists for x in ranking] == ["a-50", "cifar10-1", "cifar10-2", "cifar10-10"]
+    assert [x.entry.manifest.name for ranking in lists for x in ranking] == [
+        "a-50",
+        "cifar10-1",
+        "cifar10-2",
+        "cifar10-10",
+    ]
     assert rankings([]) == []
 
 
