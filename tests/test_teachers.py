@@ -68,14 +68,16 @@ def artifact(folder: Path, scheme: dict[str, Any], plan: Protocol) -> Path:
     """Six images of 8 x 8 pixels of the three classes."""
     manifest = Manifest(
         name=folder.name, method="x", dataset="test", ipc=2, classes=CLASSES, image_size=(3, 8, 8),
-        mean=FACTS["mean"], std=FACTS["std"], pixel_range=((0.0, 1.0),) * 3, decoder={"kind": "identity"},
-        labels=scheme, protocol=plan.to_json(),
-        recipe={"path": "x.py", "preset": None, "config": {}, "seed": 0, "run": {}}, source=FACTS["source"],
-        teachers=[], license="mit", citation="", deviations=[], paper=[], tensors={}, files={},
+        mean=FACTS["mean"], std=FACTS["std"], pixel_range=((0.0, 1.0),) * 3, encoding={"codec": "png"},
+        decoder={"kind": "identity"}, labels=scheme, protocol=plan.to_json(),
+        recipe={"repository": "x", "path": "x.py", "commit": "", "modules": {}, "preset": None, "config": {}, "seed": 0,
+                "run": {}},
+        source=FACTS["source"], teachers=[], license="mit", citation="", deviations=[], paper=[], tensors={},
+        content="", files={},
     )  # fmt: skip
     images = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows = torch.arange(6) // 2
-    Artifact.write(folder, manifest=manifest, images=images, image_labels=rows, tensors={}, recipe_text="")
+    Artifact.write(folder, manifest=manifest, images=images, image_labels=rows, tensors={})
     return folder
 
 
@@ -168,7 +170,7 @@ def test_a_newer_format_asks_for_a_newer_ddhub(tmp_path: Path) -> None:
 
 
 def test_names_lead_to_folders_near_ones_and_bundled_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "bundled")
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path / "bundled")
     monkeypatch.chdir(tmp_path)
     ours = teachers.write(tmp_path / "bundled" / "t", net(), **FACTS)
     theirs = teachers.write(tmp_path / "near" / "t", net(1), **FACTS)

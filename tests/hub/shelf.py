@@ -26,9 +26,7 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], count: int, channels: 
     manifest = tiny(name=folder.name, tensors={}, **{**levels, **fields})
     images = torch.randint(256, (count, channels, 8, 6), dtype=torch.uint8, generator=draw)
     labels = torch.arange(count) // (count // CLASSES)
-    return Artifact.write(
-        folder, manifest=manifest, images=images, image_labels=labels, tensors=tensors, recipe_text="'''A recipe.'''\n"
-    )
+    return Artifact.write(folder, manifest=manifest, images=images, image_labels=labels, tensors=tensors)
 
 
 def infer(folder: Path, *accuracies: float, channels: int = 3, labels: str = "soft", seed: int = 0) -> Path:
