@@ -6,11 +6,10 @@ protocol("infer-static", epochs=50)      # called infer-static+epochs=50, with a
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import tomllib
 
 from ddhub.errors import unknown
 from ddhub.protocols.protocol import Protocol

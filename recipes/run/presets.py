@@ -26,13 +26,12 @@ then those of the variant, then those of the tier; everything else is as in `Con
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-
-import tomllib
 
 Settings = dict[str, Any]
 
