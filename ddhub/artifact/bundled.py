@@ -53,12 +53,12 @@ def at_hand(folders: Iterable[Path] = (), *, data: bool = False) -> dict[Path, E
     Raises:
         ArtifactError: a folder that is damaged or holds no artifact.
     """
-    found: dict[str, tuple[Path, Entry]] = {}
+    entries: dict[str, tuple[Path, Entry]] = {}
     bundled = [BUNDLED / name for name in names()] if data else folders_of_results()
     for folder in (*bundled, *folders):
         entry = read(folder)
-        found[entry.manifest.name] = folder, entry
-    return dict(found.values())
+        entries[entry.manifest.name] = folder, entry
+    return dict(entries.values())
 
 
 def around(folders: Collection[Path], named: Iterable[Path] = ()) -> dict[Path, Entry]:

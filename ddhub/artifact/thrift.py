@@ -26,14 +26,14 @@ class Thrift:
 
     def struct(self, depth: int = _DEPTH) -> dict[int, Any]:
         """Integers, texts (bytes), numbers, truth values, lists and structs by their field's number."""
-        found: dict[int, Any] = {}
+        values: dict[int, Any] = {}
         field = 0
         while head := self._byte():
             field = field + (head >> 4) if head >> 4 else self._integer()
-            if field in found:
+            if field in values:
                 raise ValueError(f"field {field} twice")
-            found[field] = head & 15 == 1 if head & 15 in (1, 2) else self._value(head & 15, depth - 1)
-        return found
+            values[field] = head & 15 == 1 if head & 15 in (1, 2) else self._value(head & 15, depth - 1)
+        return values
 
     def varint(self) -> int:
         """Seven bits a byte, the lowest first; at most 64 bits."""

@@ -38,19 +38,19 @@ def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -
         others: where its baseline and its variants are looked for.
         owner: namespace of the repository OWNER/NAME in which others find it.
     """
-    m, company = entry.manifest, beside(entry, others)
+    m, comparison = entry.manifest, beside(entry, others)
     parts = [
         f"{metadata.dataset(entry)}\n# {m.name}",
         *_picture(entry, others),
         _summary(m),
-        *losses(entry, company),
+        *losses(entry, comparison),
         loading(m, owner),
         "## Bytes",
         *_bytes(entry),
         "## Without ddhub",
         *without(m, owner),
         "## Results",
-        *results(entry, company),
+        *results(entry, comparison),
         *_paper(m),
         "## How it was made",
         *_recipe(m),
@@ -59,7 +59,7 @@ def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -
         "\n".join(f"- {text(line)}" for line in m.deviations) or "None is recorded.",
         "## Source, license, citation",
         *_source(m),
-        *([f"<!-- beside: {' '.join(map(identify, company.entries))} -->"] if company.entries else []),
+        *([f"<!-- beside: {' '.join(map(identify, comparison.entries))} -->"] if comparison.entries else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -68,10 +68,10 @@ def _picture(entry: Entry, others: Iterable[Entry]) -> list[str]:
     """The preview; of an artifact whose data are not kept that of the one it is a variant of."""
     if entry.kept:
         return ["![the stored images, one row a class](preview.png)"]
-    found = original(entry, others)
-    if found is None:
+    whole = original(entry, others)
+    if whole is None:
         return ["Its data are not kept here."]
-    name = found.manifest.name
+    name = whole.manifest.name
     link = f"![the stored images of {name}, one row a class](../{name}/preview.png)"
     return [f"A variant of [{name}](../{name}/README.md), whose images are shown; its data are not kept here.", link]
 
@@ -159,7 +159,7 @@ def _paper(m: Manifest) -> list[str]:
 def _recipe(m: Manifest) -> list[str]:
     recipe, run = m.recipe, m.recipe["run"]
     words = import_command(m) if is_imported(m) else _recipe_command(m)
-    facts: dict[str, Any] = {
+    rows: dict[str, Any] = {
         "preset": recipe["preset"] or "none",
         **{f"setting {key}": _setting(value) for key, value in sorted(recipe["config"].items())},
         "commit": recipe["commit"] or "not known",
@@ -168,13 +168,13 @@ def _recipe(m: Manifest) -> list[str]:
         **({"seconds, each stage from its last start": run["seconds"]} if "seconds" in run else {}),
     }
     if isinstance(run.get("peak_bytes"), int):
-        facts["peak memory"] = f"{run['peak_bytes'] / 2**30:.2f} GiB"
+        rows["peak memory"] = f"{run['peak_bytes'] / 2**30:.2f} GiB"
     if isinstance(run.get("measured"), dict):
-        facts |= {f"measured {key}": value for key, value in run["measured"].items()}
+        rows |= {f"measured {key}": value for key, value in run["measured"].items()}
     return [
         f"By `{text(recipe['path'])}` of {text(recipe['repository'])}:",
         code("sh", [shlex.join(words)]),
-        table("fact|value", facts.items()),
+        table("fact|value", rows.items()),
     ]
 
 

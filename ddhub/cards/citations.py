@@ -49,10 +49,10 @@ def citations(manifests: Iterable[Manifest], datasets: Iterable[str] = ()) -> li
         f"@software{{ddhub,\n  title = {{ddhub: distilled datasets that load by name}},\n"
         f"  version = {{{__version__}}}\n}}"
     )
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for entry in (entry for block in blocks for entry in _entries(block)):
-        found.setdefault(_key(entry), entry)
-    return list(found.values())
+        entries.setdefault(_key(entry), entry)
+    return list(entries.values())
 
 
 def _artifact(m: Manifest) -> str:

@@ -106,8 +106,8 @@ def compare(
     if path:
         _draw(tables, path, as_json)
     if as_json:
-        facts = [_facts(table) for table in tables]
-        print_json(facts[0] if names else facts)
+        shown = [_table_record(table) for table in tables]
+        print_json(shown[0] if names else shown)
         return
     for number, table in enumerate(tables):
         if number:
@@ -165,7 +165,7 @@ def _draw(tables: Sequence[Table], path: Path, as_json: bool) -> None:
     say(str(path), err=as_json)
 
 
-def _facts(table: Table) -> dict[str, object]:
+def _table_record(table: Table) -> dict[str, object]:
     """A table for `--json`."""
     keys = ("protocol", "protocol_digest", "test", "test_images", "test_fingerprint")
     setting = {key: getattr(table.means[0].first, key) for key in keys}

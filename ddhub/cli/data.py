@@ -26,7 +26,7 @@ def list_(as_json: bool) -> None:
     from ddhub.sources.known import KNOWN
 
     if as_json:
-        print_json([_facts(name) for name in KNOWN])
+        print_json([_record(name) for name in KNOWN])
         return
     rows = []
     for name, spec in KNOWN.items():
@@ -41,11 +41,11 @@ def list_(as_json: bool) -> None:
 @_json
 def info(name: str, as_json: bool) -> None:
     """Show what is known about a data set, without opening an image."""
-    facts = _facts(name)
+    record = _record(name)
     if as_json:
-        print_json(facts)
+        print_json(record)
         return
-    for key, value in facts.items():
+    for key, value in record.items():
         say(f"{key + ':':14} {', '.join(value) if key == 'classes' else flat(value)}")
 
 
@@ -61,7 +61,7 @@ def prepare(name: str, size: int | None, root: str | None, as_json: bool) -> Non
     from ddhub.sources.source import open_source
 
     reports = []
-    for split in _facts(name)["splits"]:
+    for split in _record(name)["splits"]:
         source = open_source(name, split, root=root, size=size)
         count, channels, height, width = source.images.shape
         report = {"name": source.name, "split": split, "images": count, "image_size": [channels, height, width]}
@@ -73,7 +73,7 @@ def prepare(name: str, size: int | None, root: str | None, as_json: bool) -> Non
         print_json(reports)
 
 
-def _facts(name: str) -> dict[str, Any]:
+def _record(name: str) -> dict[str, Any]:
     """The facts that `info` prints: of a known data set, or of a folder by its file names."""
     from ddhub.sources.known import FOLDER, find
 

@@ -21,18 +21,18 @@ def info(name: str, as_json: bool) -> None:
     from ddhub.teachers import folder_of
 
     teacher = folder_of(name)
-    facts, results = _teacher(teacher) if teacher else _artifact(name)
+    record, results = _teacher(teacher) if teacher else _artifact(name)
     if as_json:
-        print_json(facts)
+        print_json(record)
         return
-    classes = facts["classes"]
-    facts |= {
+    classes = record["classes"]
+    record |= {
         "classes": f"{len(classes)}: {', '.join(classes[:10])}{', …' * (len(classes) > 10)}",
-        "image_size": " x ".join(map(str, facts["image_size"])),
+        "image_size": " x ".join(map(str, record["image_size"])),
     }
     if not teacher:
-        facts["results"] = results
-    for key, value in facts.items():
+        record["results"] = results
+    for key, value in record.items():
         lines = value if isinstance(value, list) and key not in ("mean", "std") else [value]
         for number, line in enumerate(lines or ["none"]):
             say(f"{'' if number else key:15} {flat(line)}")

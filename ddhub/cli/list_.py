@@ -102,8 +102,8 @@ def _artifact_facts(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     keys = ("name", "method", "dataset", "ipc", "bytes", "bits_per_class", "digest", "results")
     items = []
     for entry in entries:
-        facts = artifact_facts(entry)
-        shown = {key: facts[key] for key in keys}
+        record = artifact_facts(entry)
+        shown = {key: record[key] for key in keys}
         items.append({"kind": "artifact", **shown, "variant_of": originals.get(entry.manifest.name)})
     return items
 
@@ -111,7 +111,7 @@ def _artifact_facts(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 def _teacher_facts(catalog: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The teachers as `--json` prints them."""
     keys = ("name", "model", "dataset", "accuracy", "epochs", "digest")
-    return [{"kind": "teacher", **{key: facts[key] for key in keys}} for facts in catalog.values()]
+    return [{"kind": "teacher", **{key: record[key] for key in keys}} for record in catalog.values()]
 
 
 def _print_published(as_json: bool) -> None:

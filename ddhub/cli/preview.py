@@ -60,12 +60,12 @@ def _mosaics(folder: Path, proxy: str | None) -> tuple[bytes, str]:
     from ddhub.training.open import about
 
     artifact = Artifact.open(folder)
-    facts = about(artifact)
+    described = about(artifact)
     measured = artifact.manifest.recipe["run"].get("measured")
     recorded = str(measured.get("proxy", "")) if isinstance(measured, dict) else ""
     try:
-        ids = [teachers.identify(proxy, near=facts.near) if proxy else recorded] if proxy or recorded else []
-        nets = teachers.fitting(ids, facts)
+        ids = [teachers.identify(proxy, near=described.near) if proxy else recorded] if proxy or recorded else []
+        nets = teachers.fitting(ids, described)
     except DDHubError as error:
         if proxy:
             raise

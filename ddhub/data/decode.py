@@ -152,9 +152,9 @@ def _enlarged(images: Tensor, corners: Tensor, side: int, size: tuple[int, int])
     if height % side or width % side:
         images = F.pad(images, (0, -width % side, 0, -height % side), value=0.5)
     rows, columns = (corners[:, :, None] + torch.arange(side, device=corners.device)).unbind(1)
-    place = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
-    squares = images.flatten(2).gather(2, place[:, None].expand(-1, images.shape[1], -1))
-    return F.interpolate(squares.unflatten(2, (side, side)), size, mode="bilinear", align_corners=False)
+    pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
+    crops = images.flatten(2).gather(2, pixels[:, None].expand(-1, images.shape[1], -1))
+    return F.interpolate(crops.unflatten(2, (side, side)), size, mode="bilinear", align_corners=False)
 
 
 class Crops(Identity):
@@ -266,8 +266,8 @@ def _crops(
     if boxes is not None and (
         boxes.dtype not in (torch.uint8, torch.uint16) or boxes.ndim != 3 or boxes.shape[::2] != (len(images), 2)
     ):
-        found = f"boxes {boxes.dtype} {tuple(boxes.shape)} do not fit images {tuple(images.shape)}"
-        raise ArtifactError(f"decoder 'crops': {found}; regenerate the artifact")
+        shapes = f"boxes {boxes.dtype} {tuple(boxes.shape)} do not fit images {tuple(images.shape)}"
+        raise ArtifactError(f"decoder 'crops': {shapes}; regenerate the artifact")
     try:  # torch neither picks rows of 16-bit numbers nor compares them
         decoder = Crops(images, factor, boxes.int() if boxes is not None and boxes.itemsize > 1 else boxes, pixel_range)
     except UsageError as error:

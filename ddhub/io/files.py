@@ -47,8 +47,8 @@ def leads_out(path: Path) -> bool:
     """
     if not path.is_symlink():
         return False
-    target, own = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
-    repositories = [top.parent for top in own.parents if top.name == "snapshots"]
+    target, inside = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
+    repositories = [top.parent for top in inside.parents if top.name == "snapshots"]
     return not any(target.parent == x / "blobs" or target.parent.parent == x.parent / "blobs" for x in repositories)
 
 
@@ -71,10 +71,10 @@ def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     # not blocking, so that a pipe is opened and then refused
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a file")
-        yield file, found.st_size
+        yield file, status.st_size
 
 
 def replace_file(path: Path, data: bytes) -> None:

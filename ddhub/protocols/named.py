@@ -19,13 +19,13 @@ _FILE = Path(__file__).parents[1] / "assets" / "protocols.toml"
 
 def _read(text: str) -> dict[str, Protocol]:
     """The protocols of a table's rows, each built on the row above that it is `like`, if any."""
-    found: dict[str, Protocol] = {}
+    table: dict[str, Protocol] = {}
     for name, row in tomllib.loads(text).items():
-        base = found[row.pop("like")] if "like" in row else Protocol()
+        base = table[row.pop("like")] if "like" in row else Protocol()
         augment = replace(base.augment, **row.pop("augment", {}))
         settings: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in row.items()}
-        found[name] = replace(base, **settings, augment=augment, name=name)
-    return found
+        table[name] = replace(base, **settings, augment=augment, name=name)
+    return table
 
 
 PROTOCOLS = _read(_FILE.read_text())

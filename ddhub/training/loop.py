@@ -79,8 +79,8 @@ def train(
         TrainingError: a loss that is not a number.
     """
     plan = protocol or data.protocol
-    place = resolve_device(device)
-    precision = resolve_precision(precision, place)
+    where = resolve_device(device)
+    precision = resolve_precision(precision, where)
     size = data.about.image_size
     scored_on = (
         test
@@ -97,8 +97,8 @@ def train(
             f"{_side(scored_on.images.shape[1:])}; open it with size={size[1]}"
         )
     name = model if isinstance(model, str) else type(model).__name__
-    net, steps, seconds = fit(data.using(protocol=plan).to(place), model, seed, precision, checkpoint, progress)
-    accuracy = evaluate(net, scored_on, mean=data.about.mean, std=data.about.std, device=place, precision=precision)
+    net, steps, seconds = fit(data.using(protocol=plan).to(where), model, seed, precision, checkpoint, progress)
+    accuracy = evaluate(net, scored_on, mean=data.about.mean, std=data.about.std, device=where, precision=precision)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     result = Result(
@@ -117,7 +117,7 @@ def train(
         epochs=plan.epochs,
         steps=steps,
         seconds=round(seconds, 1),
-        device=describe(place),
+        device=describe(where),
         precision=precision,
         versions=versions(),
     )
@@ -245,11 +245,11 @@ def evaluate(
         device, precision: as for `train`.
     """
     source = test if isinstance(test, Source) else sources.open_source(test, "test", root=root)
-    place = resolve_device(device)
-    net = placed(model, place).eval()
+    where = resolve_device(device)
+    net = placed(model, where).eval()
     shape = (-1, 1, 1)
-    centre = torch.tensor(mean or source.mean, device=place).view(shape)
-    spread = torch.tensor(std or source.std, device=place).view(shape)
-    precise = resolve_precision(precision, place)
+    centre = torch.tensor(mean or source.mean, device=where).view(shape)
+    spread = torch.tensor(std or source.std, device=where).view(shape)
+    precise = resolve_precision(precision, where)
     parts = [part.argmax(1).cpu() for part in logits(net, source.images, centre, spread, precise)]
     return 100 * float((torch.cat(parts) == source.labels).float().mean())
