@@ -72,7 +72,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 _identified: dict[str, Path] = {}  # where `identify` found a teacher, so that its id leads back there in this process
 
 
-def write(folder: str | Path, net: nn.Module, **facts: Any) -> str:
+def write(folder: str | Path, net: nn.Module, **known: Any) -> str:
     """Write a teacher where there is nothing; returns its digest (64 hex digits).
 
     A folder that holds the same teacher is left as it is. Killed at any point, this leaves a whole teacher or none:
@@ -80,8 +80,8 @@ def write(folder: str | Path, net: nn.Module, **facts: Any) -> str:
 
     Args:
         folder: its last part is the teacher's name.
-        net: the trained net, one that `models.build(facts["model"], ...)` can build again.
-        facts: model, dataset, classes, image_size, mean, std, accuracy, test, protocol, epochs, seed, source,
+        net: the trained net, one that `models.build(known["model"], ...)` can build again.
+        known: model, dataset, classes, image_size, mean, std, accuracy, test, protocol, epochs, seed, source,
             license, run: the table above.
 
     Raises:
@@ -94,7 +94,7 @@ def write(folder: str | Path, net: nn.Module, **facts: Any) -> str:
     state = {key: value.detach().cpu().contiguous().clone() for key, value in sorted(net.state_dict().items())}
     weights = safetensors.torch.save(state)
     entry = {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)}
-    record = {**facts, "format": FORMAT, "name": target.resolve().name, "files": {WEIGHTS: entry}}
+    record = {**known, "format": FORMAT, "name": target.resolve().name, "files": {WEIGHTS: entry}}
     _check(record)
     record = parse(canonical(record).encode(), "the teacher's facts")  # tuples become lists
     record |= {"digest": _digest(record), "run": seal(record["run"])}

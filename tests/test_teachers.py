@@ -108,7 +108,7 @@ def test_digest_is_of_the_content_and_not_of_the_run(tmp_path: Path) -> None:
 def test_no_changed_byte_goes_unseen(tmp_path: Path) -> None:
     folder, choose = tmp_path / "t", random.Random(0)
     teachers.write(folder, net(), **FACTS)
-    facts, weights = folder / teachers.FACTS, folder / teachers.WEIGHTS
+    facts, weights = folder / teachers.TEACHER, folder / teachers.WEIGHTS
     for path, count in ((facts, None), (weights, 60)):
         whole = path.read_bytes()
         places = range(len(whole)) if count is None else choose.sample(range(len(whole)), count)
@@ -127,9 +127,9 @@ def test_no_changed_byte_goes_unseen(tmp_path: Path) -> None:
 
 def test_a_teacher_is_never_replaced_by_another(tmp_path: Path) -> None:
     digest = teachers.write(tmp_path / "t", net(), **FACTS)
-    before = (tmp_path / "t" / teachers.FACTS).stat()
+    before = (tmp_path / "t" / teachers.TEACHER).stat()
     assert teachers.write(tmp_path / "t", net(), **{**FACTS, "run": {}}) == digest
-    after = (tmp_path / "t" / teachers.FACTS).stat()  # read again, not written
+    after = (tmp_path / "t" / teachers.TEACHER).stat()  # read again, not written
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     with pytest.raises(UsageError, match="not overwritten, it holds another teacher; move it away"):
         teachers.write(tmp_path / "t", net(1), **FACTS)
@@ -164,7 +164,7 @@ def test_facts_that_are_wrong_write_nothing(tmp_path: Path, changes: dict[str, A
 
 
 def test_a_newer_format_asks_for_a_newer_ddhub(tmp_path: Path) -> None:
-    (tmp_path / teachers.FACTS).write_text(canonical({"format": 2}))
+    (tmp_path / teachers.TEACHER).write_text(canonical({"format": 2}))
     with pytest.raises(ArtifactError, match=r"needs a newer ddhub \(format 2\)"):
         teachers.read(tmp_path)
 
@@ -188,7 +188,7 @@ def test_names_lead_to_folders_near_ones_and_bundled_ones(tmp_path: Path, monkey
 
 
 def test_identify_gives_the_id_that_leads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "_found", {})
+    monkeypatch.setattr(teachers, "_identified", {})
     monkeypatch.chdir(tmp_path)
     digest = teachers.write(tmp_path / "deep" / "down" / "t", net(), **FACTS)
     with pytest.raises(UsageError, match="unknown teacher"):

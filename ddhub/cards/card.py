@@ -6,7 +6,7 @@ A card begins with the metadata that the Hub reads (`ddhub.cards.metadata`).
     render(entry, others)                  # Markdown; `manifest.seal_text` puts the seal below it
     leaderboard([entry, *others])
 
-A table holds results of one protocol digest and one test set, never more. Beside an artifact stands its baseline,
+A table holds results of one protocol digest and one test set, never more. Next to an artifact stands its baseline,
 random selection of as many images per class, when `others` has it. Nothing here imports torch.
 """
 
@@ -24,7 +24,7 @@ from ddhub.artifact.origin import command as import_command
 from ddhub.artifact.origin import is_imported
 from ddhub.artifact.results import Entry, settings
 from ddhub.cards import metadata
-from ddhub.cards.comparison import beside, identify, losses, original
+from ddhub.cards.comparison import compare_with, identify, losses, original
 from ddhub.cards.label_text import labels
 from ddhub.cards.markdown import code, table, text
 from ddhub.cards.tables import heading, protocol_text, results
@@ -38,7 +38,7 @@ def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -
         others: where its baseline and its variants are looked for.
         owner: namespace of the repository OWNER/NAME in which others find it.
     """
-    m, comparison = entry.manifest, beside(entry, others)
+    m, comparison = entry.manifest, compare_with(entry, others)
     parts = [
         f"{metadata.dataset(entry)}\n# {m.name}",
         *_picture(entry, others),

@@ -1,7 +1,7 @@
 """What stands beside an artifact: random selection, its baseline, and the variants by the same recipe.
 
-    company = beside(entry, others)
-    losses(entry, company)              # what is said of an artifact that random selection beats
+    comparison = compare_with(entry, others)
+    losses(entry, comparison)              # what is said of an artifact that random selection beats
 
 Nothing here imports torch.
 """
@@ -91,7 +91,7 @@ def against(entry: Entry, comparison: Comparison) -> list[tuple[Mean, Mean | Non
     """Each mean of an artifact, with random selection's under that protocol, test set and student, if it has one."""
     means = comparison.baseline.means() if comparison.baseline else []
     known = {(*mean.setting, mean.first.model): mean for mean in means}
-    return [(own, known.get((*own.setting, own.first.model))) for own in entry.means()]
+    return [(mean, known.get((*mean.setting, mean.first.model))) for mean in entry.means()]
 
 
 def losses(entry: Entry, comparison: Comparison) -> list[str]:

@@ -1,6 +1,6 @@
 """What a card's table of results says, in words.
 
-    words(means, manifest, company)          # the gain over random selection, and what each variant keeps of it
+    words(means, manifest, comparison)          # the gain over random selection, and what each variant keeps of it
     equal_steps(other, own)                  # a variant that learned as long under another protocol
 
 Nothing here imports torch.
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 from ddhub.artifact.manifest import PARQUET, Manifest
 from ddhub.artifact.results import Mean
-from ddhub.cards.comparison import Beside
+from ddhub.cards.comparison import Comparison
 from ddhub.cards.label_text import label_bytes, per_view
 from ddhub.cards.markdown import text
 
 
-def words(means: Sequence[Mean], m: Manifest, comparison: Beside) -> list[str]:
+def words(means: Sequence[Mean], m: Manifest, comparison: Comparison) -> list[str]:
     """What a table says of an artifact: for each student its gain, the variants, and what its labels are worth."""
     manifests = [m, *(x.manifest for x in comparison.variants)]
     lines = []

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.results import Entry, Mean, Result, settings
-from ddhub.cards.comparison import Beside
+from ddhub.cards.comparison import Comparison
 from ddhub.cards.findings import are_equal, equal_steps, words
 from ddhub.cards.label_text import labels, short
 from ddhub.cards.markdown import code, every, table, text
@@ -22,7 +22,7 @@ from ddhub.protocols.named import changed, protocol, protocols
 from ddhub.protocols.protocol import Augment, Protocol
 
 
-def results(entry: Entry, comparison: Beside) -> list[str]:
+def results(entry: Entry, comparison: Comparison) -> list[str]:
     """The tables of an artifact's results, what they say, and the commands that repeat them."""
     m = entry.manifest
     if not entry.results:
@@ -62,10 +62,10 @@ def heading(level: str, mean: Mean) -> str:
     )
 
 
-def _variants(m: Manifest, comparison: Beside) -> str:
+def _variants(m: Manifest, comparison: Comparison) -> str:
     rows = [(x.manifest.name, _made(x.manifest, m)) for x in comparison.variants]
     return (
-        "Beside it, with other settings of its recipe or other labels (what is not named is as here; the commands that "
+        "Variants, with other settings of its recipe or other labels (what is not named is as here; the commands that "
         "make those that are not bundled are on their cards):\n\n" + table("artifact|made with", rows)
     )
 
@@ -81,7 +81,7 @@ def _made(m: Manifest, original: Manifest) -> str:
     return " ".join([recipe["path"], *(f"--{key.replace('_', '-')} {value}" for key, value in other)])
 
 
-def _table(means: Sequence[Mean], entries: Mapping[str, Entry], comparison: Beside) -> str:
+def _table(means: Sequence[Mean], entries: Mapping[str, Entry], comparison: Comparison) -> str:
     rows: list[tuple[object, ...]] = []
     for mean in means:
         runs, name, entry = mean.runs, mean.first.artifact, entries[mean.first.digest]

@@ -41,20 +41,20 @@ def complete_artifacts(context: click.Context, param: click.Parameter, incomplet
     from ddhub.artifact import bundled
     from ddhub.artifact.manifest import MANIFEST
     from ddhub.remote import client
-    from ddhub.teachers import FACTS
+    from ddhub.teachers import TEACHER
 
     return _or_folder(
-        _starting([*bundled.names(), *client.pins(), *_folders(incomplete, (MANIFEST, FACTS))], incomplete)
+        _starting([*bundled.names(), *client.pins(), *_folders(incomplete, (MANIFEST, TEACHER))], incomplete)
     )
 
 
 def complete_teachers(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
     """Bundled teachers, and folders of teachers."""
     from ddhub.artifact.bundled import BUNDLED
-    from ddhub.teachers import FACTS
+    from ddhub.teachers import TEACHER
 
-    bundled = (path.parent.name for path in BUNDLED.glob(f"*/{FACTS}"))
-    return _or_folder(_starting([*bundled, *_folders(incomplete, (FACTS,))], incomplete))
+    bundled = (path.parent.name for path in BUNDLED.glob(f"*/{TEACHER}"))
+    return _or_folder(_starting([*bundled, *_folders(incomplete, (TEACHER,))], incomplete))
 
 
 def complete_protocols(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:

@@ -195,7 +195,7 @@ def _baselines(named: Sequence[Path], entries: dict[Path, Entry]) -> dict[Path, 
         UsageError: an artifact has no baseline.
     """
     from ddhub.artifact.bundled import around
-    from ddhub.cards.comparison import BASELINE, beside, no_baseline
+    from ddhub.cards.comparison import BASELINE, compare_with, no_baseline
 
     known = around(entries, named)
     baselines: dict[Path, Entry] = {}
@@ -203,7 +203,7 @@ def _baselines(named: Sequence[Path], entries: dict[Path, Entry]) -> dict[Path, 
         m = entry.manifest
         if m.method == BASELINE:
             continue
-        baseline = beside(entry, known.values()).baseline
+        baseline = compare_with(entry, known.values()).baseline
         if baseline is None:
             raise no_baseline(m, folder)
         baselines |= {path: x for path, x in known.items() if x is baseline}

@@ -19,7 +19,7 @@ from ddhub.artifact.bundled import around
 from ddhub.artifact.manifest import COMPENSATORS, MANIFEST, README, RESULTS, read_bytes, seal_text
 from ddhub.artifact.origin import UNCOMMITTED
 from ddhub.artifact.results import Entry
-from ddhub.cards.comparison import BASELINE, against, beside, no_baseline
+from ddhub.cards.comparison import BASELINE, against, compare_with, no_baseline
 from ddhub.cards.tables import flags
 from ddhub.errors import ArtifactError, UsageError
 from ddhub.remote.client import Pin
@@ -99,7 +99,7 @@ def of_teacher(folder: Path, namespace: str) -> Publication:
 
     _, facts = teachers.open_teacher(folder)
     files = _listed(folder, facts["files"])
-    files[teachers.FACTS] = read_bytes(folder / teachers.FACTS)
+    files[teachers.TEACHER] = read_bytes(folder / teachers.TEACHER)
     files[README] = seal_text(teacher.render(facts, namespace)).encode()
     return Publication(
         name=facts["name"], digest=facts["digest"], kind="model", files=files, checks=("its weights are the model's",)
@@ -122,11 +122,11 @@ def _gate(entry: Entry, others: list[Entry], folder: Path, accept: bool) -> list
         raise UsageError(f"{m.name} has no results; record some: ddhub train {folder} --seeds 3 --record --data ROOT")
     if m.method == BASELINE:
         return ["it is a baseline itself"]
-    company = beside(entry, others)
-    if company.baseline is None:
+    comparison = compare_with(entry, others)
+    if comparison.baseline is None:
         raise no_baseline(m, folder)
-    said, name = [], company.baseline.manifest.name
-    for own, random in against(entry, company):
+    said, name = [], comparison.baseline.manifest.name
+    for own, random in against(entry, comparison):
         what = f"{own.first.model} under {own.first.protocol} on {own.first.test}"
         if random is None:
             words = ["ddhub", "train", str(folder), "--baseline", *flags(own.first, m), "--model", own.first.model]

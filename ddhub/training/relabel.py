@@ -71,8 +71,8 @@ def relabel(
     if not nets:
         raise UsageError(f"relabelling {data.about.name!r} needs a teacher, there is none; pass nets=[net]")
     if scheme.once:
-        found = relabel(data, nets, {**spec, "once": False}, epochs=epochs, precision=precision, progress=progress)
-        return {name: value.float().mean(0, keepdim=True).half() for name, value in found.items()}
+        per_view = relabel(data, nets, {**spec, "once": False}, epochs=epochs, precision=precision, progress=progress)
+        return {name: value.float().mean(0, keepdim=True).half() for name, value in per_view.items()}
     which, device, size = range(epochs) if isinstance(epochs, int) else epochs, data.device, data.about.image_size
     made = shapes(scheme, epochs=len(which), items=len(data), classes=hard.count)
     out = {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in made.items()}

@@ -430,7 +430,7 @@ def teacher(folder: Path, seed: int = 0) -> str:
 
 
 def test_train_with_teachers(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "_found", {})
+    monkeypatch.setattr(teachers, "_identified", {})
     digests = [teacher(folder, seed) for seed, folder in enumerate((shelf / "one", tmp_path / "two"))]
     words = ("--model", "convnet3-w2", "--epochs", 1, "--device", "cpu", "--precision", "fp32", "--json")
     plain, own, other = (
