@@ -86,9 +86,9 @@ def numbers(folders: Sequence[str], classes: Sequence[str], path: Path) -> tuple
     }
     for rule, names in spellings.items():
         known = {plain(name): number for number, name in enumerate(names)}
-        found = {folder: known[plain(folder)] for folder in folders if plain(folder) in known}
-        if len({*found.values()}) == len(classes):
-            return found, rule, True
+        matched = {folder: known[plain(folder)] for folder in folders if plain(folder) in known}
+        if len({*matched.values()}) == len(classes):
+            return matched, rule, True
     matches = [re.fullmatch(r"(\D*)(\d{1,6})", folder) for folder in folders]
     counted = {match[0]: int(match[2]) for match in matches if match}
     one_prefix = len({match[1] for match in matches if match}) == 1

@@ -39,16 +39,16 @@ def data_set(name: str, size: int | None) -> DataSet:
     if name.startswith(FOLDER):
         from ddhub.sources.source import open_source
 
-        found = open_source(name, "train", size=size)
-        channels, side = int(found.images.shape[1]), int(found.images.shape[2])
-        facts = (found.hub_id, found.fingerprint, found.notes, found.license)
-        classes, mean, std, name = found.classes, found.mean, found.std, found.name
+        real = open_source(name, "train", size=size)
+        channels, side = int(real.images.shape[1]), int(real.images.shape[2])
+        origin = (real.hub_id, real.fingerprint, real.notes, real.license)
+        classes, mean, std, name = real.classes, real.mean, real.std, real.name
     else:
         spec = find(name)
         channels, side = spec.channels, spec.size
-        facts = (spec.hub_id, "unknown", "not read when the artifact was imported", spec.license)
+        origin = (spec.hub_id, "unknown", "not read when the artifact was imported", spec.license)
         classes, mean, std = spec.classes, spec.mean, spec.std
-    source = dict(zip(("hub_id", "fingerprint", "notes", "license"), facts, strict=True))
+    source = dict(zip(("hub_id", "fingerprint", "notes", "license"), origin, strict=True))
     return DataSet(
         name=name,
         classes=classes,

@@ -57,7 +57,7 @@ from ddhub.errors import DDHubError, UsageError, first_line, unknown
 from ddhub.io.files import is_alive
 from ddhub.remote.find import resolve
 
-FACTS = "ddhub.json"
+RECORD = "ddhub.json"
 _BATCH = 256
 
 
@@ -95,7 +95,7 @@ class _Set:
         for row, label in enumerate(self.labels.tolist()):
             yield {"label": label} if self.logits is None else {"label": label, "logits": self.logits[row].tolist()}
 
-    def facts(self) -> str:
+    def record(self) -> str:
         m = self.manifest
         keys = ["name", "digest", "method", "dataset", "ipc", "classes", "image_size", "mean", "std", "labels"]
         keys += ["protocol", "source", "license", "citation"]
@@ -130,16 +130,16 @@ def export(name: str | Path, to: str, out: str | Path) -> Export:
     target = Path(out)
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target} is there already; choose another OUT, or move it away")
-    found = _read(resolve(name))
+    contents = _read(resolve(name))
     try:
         with _made_whole(target) as part:
-            _WRITERS[to](found, part)
+            _WRITERS[to](contents, part)
             if part.is_dir():
-                (part / FACTS).write_text(found.facts())
+                (part / RECORD).write_text(contents.record())
     except OSError as error:
         cause = error.strerror or first_line(error)
         raise DDHubError(f"{target}: cannot be written ({cause}); free space or choose another place") from None
-    return Export(path=target, items=len(found.items), logits=found.logits is not None, change=found.change)
+    return Export(path=target, items=len(contents.items), logits=contents.logits is not None, change=contents.change)
 
 
 def _read(folder: Path) -> _Set:
@@ -153,13 +153,13 @@ def _read(folder: Path) -> _Set:
     return _Set(manifest=m, decoder=decoder, items=items, labels=labels[items], logits=logits)
 
 
-def _imagefolder(found: _Set, folder: Path) -> None:
-    names = class_folders(found.manifest.classes)
+def _imagefolder(contents: _Set, folder: Path) -> None:
+    names = class_folders(contents.manifest.classes)
     for name in names:
         (folder / name).mkdir(parents=True)
     seen = [0] * len(names)
     with (folder / "metadata.jsonl").open("w") as file:
-        for png, row in zip(found.pngs(), found.rows(), strict=True):
+        for png, row in zip(contents.pngs(), contents.rows(), strict=True):
             path = f"{names[row['label']]}/{seen[row['label']]:05d}.png"
             seen[row["label"]] += 1
             (folder / path).write_bytes(png)
@@ -180,57 +180,57 @@ def class_folders(classes: Sequence[str]) -> list[str]:
     return [f"{number:0{width}d}-{name}" for number, name in enumerate(safe)]
 
 
-def _npz(found: _Set, path: Path) -> None:
+def _npz(contents: _Set, path: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {
-        "labels": found.labels.numpy(),
-        **({} if found.logits is None else {"logits": found.logits.numpy()}),
-        "classes": np.array(found.manifest.classes),
-        "facts": np.array(found.facts()),
+        "labels": contents.labels.numpy(),
+        **({} if contents.logits is None else {"logits": contents.logits.numpy()}),
+        "classes": np.array(contents.manifest.classes),
+        "facts": np.array(contents.record()),
     }
     with zipfile.ZipFile(path, "w") as file:  # as numpy.savez, but image by image and without the time of day
         with file.open(zipfile.ZipInfo("images.npy"), "w", force_zip64=True) as member:
-            header = {"descr": "<f4", "fortran_order": False, "shape": found.shape}
+            header = {"descr": "<f4", "fortran_order": False, "shape": contents.shape}
             np.lib.format.write_array_header_1_0(member, header)
-            for x in found.batches():
+            for x in contents.batches():
                 member.write(x.numpy().astype("<f4", copy=False).tobytes())
         for name, array in arrays.items():
             with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _datasets(found: _Set, folder: Path) -> None:
+def _datasets(contents: _Set, folder: Path) -> None:
     import pyarrow as pa
 
     try:
         import datasets
     except ImportError:
         raise UsageError("--to datasets needs the package: pip install datasets") from None
-    classes = list(found.manifest.classes)
+    classes = list(contents.manifest.classes)
     kinds: dict[str, Any] = {"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)}
-    if found.logits is not None:
+    if contents.logits is not None:
         kinds["logits"] = datasets.List(datasets.Value("float32"), length=len(classes))
     features = datasets.Features(kinds)
     scratch = folder.with_name("rows.arrow")
     with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_stream(file, features.arrow_schema) as writer:
         rows: list[dict[str, Any]] = []
-        for number, (png, row) in enumerate(zip(found.pngs(), found.rows(), strict=True), 1):
+        for number, (png, row) in enumerate(zip(contents.pngs(), contents.rows(), strict=True), 1):
             rows.append({"image": {"bytes": png, "path": None}, **row})
-            if len(rows) == _BATCH or number == len(found.items):
+            if len(rows) == _BATCH or number == len(contents.items):
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=features.arrow_schema))
                 rows = []
     datasets.Dataset.from_file(str(scratch)).save_to_disk(folder)
 
 
-def _pt(found: _Set, folder: Path) -> None:
-    m = found.manifest
+def _pt(contents: _Set, folder: Path) -> None:
+    m = contents.manifest
     mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (m.mean, m.std))
-    images = torch.empty(found.shape)
-    for part, x in zip(images.split(_BATCH), found.batches(), strict=True):
+    images = torch.empty(contents.shape)
+    for part, x in zip(images.split(_BATCH), contents.batches(), strict=True):
         part.copy_((x - mean) / std)
     folder.mkdir()
     torch.save(images, folder / "images.pt")
-    torch.save(found.labels if found.logits is None else found.logits.float(), folder / "labels.pt")
-    torch.save(found.labels, folder / "hard_labels.pt")
+    torch.save(contents.labels if contents.logits is None else contents.logits.float(), folder / "labels.pt")
+    torch.save(contents.labels, folder / "hard_labels.pt")
     if "lr" in m.labels:
         torch.save(torch.tensor(float(m.labels["lr"])), folder / "lr.pt")
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ddhub.artifact.manifest import read_bytes
 from ddhub.convert import pt
-from ddhub.convert.export import FACTS
+from ddhub.convert.export import RECORD
 from ddhub.errors import ArtifactError, DDHubError, UsageError, first_line
 from ddhub.io.files import max_bytes
 from ddhub.io.json import parse
@@ -56,7 +56,7 @@ class Published:
     lr: float | None = None
     scale: str | None = None
     named: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()  # all that was read
     notes: tuple[str, ...] = ()  # sentences on what became of the content
 
@@ -77,48 +77,48 @@ def guess(path: Path) -> str:
 def read_pt(path: Path, labels: Path | None) -> Published:
     """DATM's and MTT's files. Raises ArtifactError and UsageError."""
     if path.is_dir():
-        found = [path / name for name in ("images_best.pt", "images.pt") if (path / name).is_file()]
-        if not found:
+        candidates = [path / name for name in ("images_best.pt", "images.pt") if (path / name).is_file()]
+        if not candidates:
             raise UsageError(f"{path} has no images_best.pt and no images.pt; name the file of the images")
-        path = found[0]
+        path = candidates[0]
     unwhitened = path.name.startswith("images_zca")
     if not unwhitened and path.name.startswith("images") and (twins := sorted(path.parent.glob("images_zca*.pt"))):
         raise UsageError(f"{path}: ZCA-whitened, as {twins[0].name} beside it says; {WHITENED}")
     ending = path.name.removeprefix("images").removeprefix("_zca") if path.name.startswith("images") else None
 
-    def beside(start: str) -> Path | None:
+    def neighbour(start: str) -> Path | None:
         file = path.with_name(f"{start}{ending}")
         return file if ending is not None and file.is_file() else None
 
     images = _images(pt.load(path), path)
-    labels = labels or beside("labels")
+    labels = labels or neighbour("labels")
     if labels is None:
         raise UsageError(f"no labels beside {path}; name their file: --labels FILE")
     classes, logits = targets(pt.load(labels), labels)
-    hard, rate = beside("hard_labels"), beside("lr")
+    hard, rate = neighbour("hard_labels"), neighbour("lr")
     if hard:
         classes = targets(pt.load(hard), hard)[0]
-    facts = path.with_name(FACTS) if path.name == "images.pt" and path.with_name(FACTS).is_file() else None
+    record = path.with_name(RECORD) if path.name == "images.pt" and path.with_name(RECORD).is_file() else None
     return Published(
         images=images,
         classes=classes,
         logits=logits,
         lr=read_rate(rate) if rate else None,
-        scale="normalized" if facts else "unit" if unwhitened else None,
-        named=facts is not None,
-        facts=parse(read_bytes(facts, limit=_TEXT_BYTES), str(facts)) if facts else {},
-        files=tuple(file for file in (path, labels, hard, rate, facts) if file),
+        scale="normalized" if record else "unit" if unwhitened else None,
+        named=record is not None,
+        record=parse(read_bytes(record, limit=_TEXT_BYTES), str(record)) if record else {},
+        files=tuple(file for file in (path, labels, hard, rate, record) if file),
         notes=(_UNWHITENED,) if unwhitened else (),
     )
 
 
 def read_idc(path: Path) -> Published:
     """IDC's file. Raises ArtifactError."""
-    found = pt.load(path)
-    if not isinstance(found, (list, tuple)) or len(found) != 2:
+    loaded = pt.load(path)
+    if not isinstance(loaded, (list, tuple)) or len(loaded) != 2:
         raise ArtifactError(f"{path}: no list of images and labels; import it as --format pt?")
-    classes, logits = targets(found[1], path)
-    return Published(images=_images(found[0], path), classes=classes, logits=logits, files=(path,))
+    classes, logits = targets(loaded[1], path)
+    return Published(images=_images(loaded[0], path), classes=classes, logits=logits, files=(path,))
 
 
 def read_npz(path: Path, channels: int | None) -> Published:
@@ -131,9 +131,9 @@ def read_npz(path: Path, channels: int | None) -> Published:
     arrays = _arrays(path)
     if missing := [key for key in ("images", "labels") if key not in arrays]:
         raise ArtifactError(f"{path}: no array {missing[0]!r} in it; save images= and labels=")
-    facts = parse(str(arrays["facts"]).encode(), f"{path}, facts") if "facts" in arrays else {}
+    record = parse(str(arrays["facts"]).encode(), f"{path}, facts") if "facts" in arrays else {}
     if "classes" in arrays:
-        facts["classes"] = arrays["classes"].tolist()
+        record["classes"] = arrays["classes"].tolist()
     images = _tensor(arrays["images"], path, "images")
     if images.ndim == 3:
         images = images[:, None]
@@ -147,8 +147,8 @@ def read_npz(path: Path, channels: int | None) -> Published:
         classes=classes,
         logits=logits,
         scale="unit" if "facts" in arrays else None,
-        named="classes" in facts,
-        facts=facts,
+        named="classes" in record,
+        record=record,
         files=(path,),
     )
 
@@ -166,35 +166,35 @@ def hashes(path: Path, files: Sequence[Path]) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while data := file.read(2**20):
-                found.update(data)
+                digest.update(data)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); check name and rights") from None
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def read_rate(path: Path) -> float:
     """The step size in a .pt file: a number, or a tensor of one. Raises ArtifactError."""
-    found = pt.load(path)
-    if isinstance(found, torch.Tensor) and found.numel() == 1:
-        found = found.item()
-    if not isinstance(found, (int, float)):
+    loaded = pt.load(path)
+    if isinstance(loaded, torch.Tensor) and loaded.numel() == 1:
+        loaded = loaded.item()
+    if not isinstance(loaded, (int, float)):
         raise ArtifactError(f"{path}: holds no single number; give the learned step size itself: --lr 0.01")
-    return float(found)
+    return float(loaded)
 
 
-def targets(found: object, path: Path) -> tuple[Tensor | None, Tensor | None]:
+def targets(loaded: object, path: Path) -> tuple[Tensor | None, Tensor | None]:
     """Labels as (classes i64 [N], None) or (None, logits [N, classes]); one-hot rows are classes.
 
     Raises:
         ArtifactError: neither of the two, values that are not finite, or rows of probabilities.
     """
-    if not isinstance(found, torch.Tensor):
-        raise ArtifactError(f"{path}: its labels are a {type(found).__name__}, no tensor; {pt.AGAIN}")
-    labels = found.detach()
+    if not isinstance(loaded, torch.Tensor):
+        raise ArtifactError(f"{path}: its labels are a {type(loaded).__name__}, no tensor; {pt.AGAIN}")
+    labels = loaded.detach()
     whole = not labels.is_floating_point() and labels.dtype != torch.bool
     if labels.ndim == 1 and len(labels) and whole:
         return labels.long(), None
@@ -211,10 +211,10 @@ def targets(found: object, path: Path) -> tuple[Tensor | None, Tensor | None]:
     return None, labels
 
 
-def _images(found: object, path: Path) -> Tensor:
-    if not isinstance(found, torch.Tensor):
-        raise ArtifactError(f"{path}: its images are a {type(found).__name__}, no tensor; is it the right file?")
-    images = found.detach()
+def _images(loaded: object, path: Path) -> Tensor:
+    if not isinstance(loaded, torch.Tensor):
+        raise ArtifactError(f"{path}: its images are a {type(loaded).__name__}, no tensor; is it the right file?")
+    images = loaded.detach()
     fits = images.ndim == 4 and images.shape[1] in (1, 3) and images.numel()
     if not fits or not (images.dtype == torch.uint8 or images.is_floating_point()):
         shape = f"{str(images.dtype).removeprefix('torch.')} {[*images.shape]}"
@@ -233,11 +233,11 @@ def _arrays(path: Path) -> dict[str, Any]:
             if (total := sum(x.file_size for x in members)) > max_bytes():
                 cause = f"{total:,} bytes, and DDHUB_MAX_BYTES allows {max_bytes():,}"
                 raise UsageError(f"{path}: {cause}; raise it if you trust the file")
-            found = {}
+            arrays = {}
             for member in members:
                 with file.open(member) as data:
-                    found[member.filename.removesuffix(".npy")] = _array(data, member, path)
-            return found
+                    arrays[member.filename.removesuffix(".npy")] = _array(data, member, path)
+            return arrays
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror or first_line(error)}); fetch it again") from None
     except DDHubError:

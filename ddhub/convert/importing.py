@@ -115,33 +115,33 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
     if not is_name(out.name):
         raise UsageError(f"{out.name!r} cannot name an artifact; use lower-case letters, digits, '.', '_' and '-'")
     kind = formats.guess(path) if ask.format == "auto" else ask.format
-    found, data = _read(path, kind, ask)
-    method = ask.method or found.facts.get("method")
+    published, data = _read(path, kind, ask)
+    method = ask.method or published.record.get("method")
     if not method:
         raise UsageError("no method; say which one made the images: --method datm")
-    plan = _protocol(ask.protocol, method, data.name, found.facts)
-    mean, std = (tuple(getattr(ask, key) or found.facts.get(key) or getattr(data, key)) for key in ("mean", "std"))
-    check_images(path, found.images, data, ask.size, (mean, std))
-    order = order_of(ask.class_order, found, kind, data.name, data.classes)
-    classes, logits, said = labels_of(found, order)
+    plan = _protocol(ask.protocol, method, data.name, published.record)
+    mean, std = (tuple(getattr(ask, key) or published.record.get(key) or getattr(data, key)) for key in ("mean", "std"))
+    check_images(path, published.images, data, ask.size, (mean, std))
+    order = order_of(ask.class_order, published, kind, data.name, data.classes)
+    classes, logits, notes = labels_of(published, order)
     ipc = per_class(classes, data.classes, ask.ipc)
-    decoder = decoder_of(path, found.images, ask.factor or 1, found.logits is not None and not ask.teachers)
-    images, pixel_range, moved = _pixels(path, kind, found, ask.scale, (mean, std))
-    if not found.named:
+    decoder = decoder_of(path, published.images, ask.factor or 1, published.logits is not None and not ask.teachers)
+    images, pixel_range, moved = _pixels(path, kind, published, ask.scale, (mean, std))
+    if not published.named:
         first = ", ".join(f"{number} {data.classes[k]}" for number, k in enumerate(order[:10]))
-        said.append(f"The published files number the classes, which were taken as {first}{', …' * (len(order) > 10)}.")
+        notes.append(f"The published files number the classes, which were taken as {first}{', …' * (len(order) > 10)}.")
     if not moved.exact:
         low, high = min(a for a, _ in pixel_range), max(b for _, b in pixel_range)
-        said.append(
+        notes.append(
             f"Pixels were floats and are stored as 8 bits, a range a channel, from {low:.4g} to {high:.4g} in unit "
             f"scale, which moved a pixel by at most {moved.largest:.5f} (rms {moved.rms:.5f})."
         )
     if decoder["kind"] == "crops":
-        said.append(
+        notes.append(
             f"Images are mosaics of {ask.factor} x {ask.factor} tiles: so said who imported them, not the file."
         )
     if ask.teachers and logits is not None:
-        said.append("The published soft labels were left out, since teachers label.")
+        notes.append("The published soft labels were left out, since teachers label.")
     manifest = Manifest(
         name=out.name,
         method=method,
@@ -154,23 +154,23 @@ def import_artifact(path: str | Path, out: str | Path, **options: Any) -> Artifa
         pixel_range=pixel_range,
         encoding={"codec": "png"},
         decoder=decoder,
-        labels=_scheme(ask, found, plan),
+        labels=_scheme(ask, published, plan),
         protocol=plan.to_json(),
         recipe={
             "path": PATH,
             **provenance(Path(__file__)),
             "preset": None,
-            "config": _config(path, kind, ask, found),
+            "config": _config(path, kind, ask, published),
             "seed": 0,
             "run": {"versions": versions()},
         },
-        source=found.facts.get("source", data.source),
+        source=published.record.get("source", data.source),
         teachers=[],
         license=ask.license
-        or found.facts.get("license")
+        or published.record.get("license")
         or f"not stated; made from data under: {data.source['license']}",
-        citation=ask.citation if ask.citation is not None else found.facts.get("citation", ""),
-        deviations=["Imported: how it was made is known from its publisher alone.", *found.notes, *said],
+        citation=ask.citation if ask.citation is not None else published.record.get("citation", ""),
+        deviations=["Imported: how it was made is known from its publisher alone.", *published.notes, *notes],
         paper=[],
         tensors={},
         content="",
@@ -202,28 +202,28 @@ def _read(path: Path, kind: str, ask: Options) -> tuple[Published, DataSet]:
             raise UsageError(f"{path}: class folders do not say of what data set; name it: --dataset cifar10")
         return read_folder(path, data.classes, data.channels, ask.size or data.side, ask.size is not None), data
     if kind == "pt":
-        found = formats.read_pt(path, Path(ask.labels) if ask.labels else None)
+        published = formats.read_pt(path, Path(ask.labels) if ask.labels else None)
     elif kind == "idc":
-        found = formats.read_idc(path)
+        published = formats.read_idc(path)
     else:
-        found = formats.read_npz(path, data.channels if data else None)
-    for key in found.facts.keys() & RULES.keys():
-        if not RULES[key][1](found.facts[key]):
+        published = formats.read_npz(path, data.channels if data else None)
+    for key in published.record.keys() & RULES.keys():
+        if not RULES[key][1](published.record[key]):
             raise ArtifactError(f"{path}: of its facts, {key!r} is not {RULES[key][0]}; export it again")
     if data is None:
-        if "dataset" not in found.facts:
+        if "dataset" not in published.record:
             raise UsageError(f"{path} does not say of what data set it is; name it: --dataset cifar10")
-        data = data_set(found.facts["dataset"], ask.size)
-    if found.named and tuple(found.facts.get("classes", ())) != data.classes:
+        data = data_set(published.record["dataset"], ask.size)
+    if published.named and tuple(published.record.get("classes", ())) != data.classes:
         raise ArtifactError(f"{path}: its classes are not those of {data.name}, in order; is it the right --dataset?")
-    return found, data
+    return published, data
 
 
-def _protocol(name: str | None, method: str, dataset: str, facts: dict[str, Any]) -> Protocol:
+def _protocol(name: str | None, method: str, dataset: str, record: dict[str, Any]) -> Protocol:
     if name:
         return protocol(name)
-    if "protocol" in facts:
-        return Protocol.from_json(facts["protocol"])
+    if "protocol" in record:
+        return Protocol.from_json(record["protocol"])
     for known in (f"{method}-{dataset}", method):
         if known in protocols():
             return protocol(known)
@@ -231,25 +231,25 @@ def _protocol(name: str | None, method: str, dataset: str, facts: dict[str, Any]
 
 
 def _pixels(
-    path: Path, kind: str, found: Published, scale: str | None, constants: Constants
+    path: Path, kind: str, published: Published, scale: str | None, constants: Constants
 ) -> tuple[Tensor, tuple[tuple[float, float], ...], Moved]:
     """The images as bytes: `ddhub.artifact.quantise`."""
-    known = "unit" if found.images.dtype == torch.uint8 else found.scale
+    known = "unit" if published.images.dtype == torch.uint8 else published.scale
     if known and scale not in (None, known):
         raise UsageError(f"{path}: --{scale} is not possible, its pixels are {known}; leave it out")
     scale = known or scale or ("unit" if kind == "idc" else None)
     if scale is None:
         raise UsageError(f"{path} does not say in which scale its pixels are: say --normalized, --unit or --zca")
     try:
-        return eight_bits(found.images, constants if scale == "normalized" else None)
+        return eight_bits(published.images, constants if scale == "normalized" else None)
     except (ArtifactError, UsageError) as error:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _scheme(ask: Options, found: Published, plan: Protocol) -> dict[str, Any]:
+def _scheme(ask: Options, published: Published, plan: Protocol) -> dict[str, Any]:
     """The manifest's `labels`."""
-    own = found.facts.get("labels", {})
-    rate = own.get("lr") if found.lr is None else found.lr
+    scheme = published.record.get("labels", {})
+    rate = scheme.get("lr") if published.lr is None else published.lr
     if ask.lr is not None:
         try:
             rate = float(ask.lr)  # type: ignore[arg-type]
@@ -258,18 +258,18 @@ def _scheme(ask: Options, found: Published, plan: Protocol) -> dict[str, Any]:
     if rate is not None and not (is_number(rate) and rate > 0):
         raise UsageError(f"the learned step size is {rate}, no number above 0; correct it: --lr")
     learned = {} if rate is None else {"lr": rate}
-    if found.logits is None and not ask.teachers:
+    if published.logits is None and not ask.teachers:
         if ask.temperature:
             raise UsageError("--temperature is for soft labels and teachers, and these labels are hard; leave it out")
         return {"kind": "hard", **learned}
-    told = own.get("temperature") if own.get("kind") == "soft" else None
+    told = scheme.get("temperature") if scheme.get("kind") == "soft" else None
     temperature = ask.temperature or told or plan.temperature or 1.0
     if not (is_number(temperature) and temperature > 0):
         raise UsageError(f"the temperature of the labels is {temperature}, no number above 0; say --temperature")
     return {"kind": "teacher" if ask.teachers else "soft", "temperature": float(temperature), **learned}
 
 
-def _config(path: Path, kind: str, ask: Options, found: Published) -> dict[str, Any]:
+def _config(path: Path, kind: str, ask: Options, published: Published) -> dict[str, Any]:
     """What `recipe.config` says: the options that were given, names of files without their folders, and hashes."""
     given = {key: value for key, value in asdict(ask).items() if value not in (None, ()) and key != "citation"}
     given = {key: [*value] if isinstance(value, (tuple, list)) else value for key, value in given.items()}
@@ -278,7 +278,7 @@ def _config(path: Path, kind: str, ask: Options, found: Published) -> dict[str, 
     for key in ("labels", "lr"):
         if isinstance(given.get(key), (str, Path)):
             given[key] = Path(given[key]).name
-    return {**given, "path": path.resolve().name, "format": kind, **formats.hashes(path, found.files)}
+    return {**given, "path": path.resolve().name, "format": kind, **formats.hashes(path, published.files)}
 
 
 def _labelled_by(names: Sequence[str], manifest: Manifest, out: Path) -> Manifest:
@@ -296,9 +296,9 @@ def _labelled_by(names: Sequence[str], manifest: Manifest, out: Path) -> Manifes
             raise UsageError(f"teacher {name!r} lies where the artifact would not find it; put its folder into {near}")
     about = About(**{key: getattr(manifest, key) for key in _ABOUT}, digest="", near=near)
     teachers.fitting(ids, about)
-    facts = [teachers.read(folder) for folder in folders]
+    records = [teachers.read(folder) for folder in folders]
     return replace(
         manifest,
-        labels={**manifest.labels, "teachers": [{key: fact[key] for key in ("name", "digest")} for fact in facts]},
-        teachers=[{key: fact[key] for key in ("model", "accuracy", "epochs")} for fact in facts],
+        labels={**manifest.labels, "teachers": [{key: fact[key] for key in ("name", "digest")} for fact in records]},
+        teachers=[{key: fact[key] for key in ("model", "accuracy", "epochs")} for fact in records],
     )

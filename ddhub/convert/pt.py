@@ -43,24 +43,24 @@ def load(path: Path) -> Any:
     """
     sizes = _check(path)
     try:
-        found = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+        loaded = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch has errors of many kinds for damaged bytes
         raise ArtifactError(f"{path}: cannot be read ({first_line(error)}); {AGAIN}") from None
-    for tensor in _tensors(found, path):
+    for tensor in _tensors(loaded, path):
         if tensor.layout != torch.strided or tensor.untyped_storage().nbytes() not in sizes:
             raise ArtifactError(f"{path}: a tensor in it is not as long as its bytes; {AGAIN}")
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise ArtifactError(f"{path}: a tensor in it repeats its bytes; {AGAIN}")
-    return found
+    return loaded
 
 
 def check_size(path: Path) -> None:
     """Raises OSError; ArtifactError for what is no file, such as a pipe; UsageError above DDHUB_MAX_BYTES."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise ArtifactError(f"{path}: no file; give the path of one")
-    if found.st_size > max_bytes():
-        cause = f"{found.st_size:,} bytes, and DDHUB_MAX_BYTES allows {max_bytes():,}"
+    if status.st_size > max_bytes():
+        cause = f"{status.st_size:,} bytes, and DDHUB_MAX_BYTES allows {max_bytes():,}"
         raise UsageError(f"{path}: {cause}; raise it if you trust the file")
 
 
@@ -97,9 +97,9 @@ def _check_pickle(path: Path, data: bytes) -> None:
             raise ArtifactError(f"{path}: needs pickle ({name!r}), which is never run; {AGAIN}")
 
 
-def _tensors(found: object, path: Path) -> list[Tensor]:
+def _tensors(value: object, path: Path) -> list[Tensor]:
     """The tensors in what was loaded. ArtifactError for anything but tensors and numbers in one list or dict."""
-    values = found if isinstance(found, (list, tuple)) else [*found.values()] if isinstance(found, dict) else [found]
+    values = value if isinstance(value, (list, tuple)) else [*value.values()] if isinstance(value, dict) else [value]
     odd = next((x for x in values if not isinstance(x, (Tensor, int, float))), None)
     if odd is not None:
         raise ArtifactError(f"{path}: holds a {type(odd).__name__}, not tensors and numbers; {AGAIN}")

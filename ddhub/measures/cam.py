@@ -39,7 +39,7 @@ def cam(net: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     layer, depth = _last_map(net, images[:1])
     if isinstance(net, Net) and _is_linear_from(net, layer):
         weight = net.head.weight.detach()[classes]
-        with torch.no_grad(), _features(layer, lambda found: found) as features:
+        with torch.no_grad(), _features(layer, lambda output: output) as features:
             net(images)
         if net.head.in_features == depth:
             return torch.einsum("bk,bkhw->bhw", weight, features[0])
@@ -85,7 +85,7 @@ def _grad_cam(features: Tensor, slope: Tensor) -> Tensor:
 def _slopes(net: nn.Module, images: Tensor, classes: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor]:
     """A layer's output F `[B, K, h, w]` and the gradient of each image's logit of its class with respect to it."""
     # A leaf from here on: nothing before it is part of the graph. What a net does in place it does to a copy.
-    with torch.enable_grad(), _features(layer, lambda found: found.detach().requires_grad_()) as features:
+    with torch.enable_grad(), _features(layer, lambda output: output.detach().requires_grad_()) as features:
         logits = net(images).gather(1, classes[:, None])
     (slope,) = torch.autograd.grad(logits.sum(), features)
     return features[0].detach(), slope
@@ -118,15 +118,15 @@ def _is_linear_from(net: Net, layer: nn.Module) -> bool:
 @contextmanager
 def _features(layer: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
     """Collect what `keep` makes of a layer's output in the next forward pass; the net goes on with a copy of it."""
-    found: list[Tensor] = []
+    features: list[Tensor] = []
 
     def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        found.append(keep(output))
-        return found[-1].clone()
+        features.append(keep(output))
+        return features[-1].clone()
 
     handle = layer.register_forward_hook(hook)
     try:
-        yield found
+        yield features
     finally:
         handle.remove()
 

@@ -38,16 +38,16 @@ def draw(artifact: Artifact, proxy: nn.Module | None = None) -> tuple[bytes, str
         uses = {i: used(places, decoder.side) for i, places in corners.items()}
         most = max(int(count.max()) for count in uses.values())
         right = {i: count * 255 // most for i, count in uses.items()}
-        said = f"how often a pixel is used, white is {most}"
+        legend = f"how often a pixel is used, white is {most}"
     else:
         chosen, stats = list(corners), (torch.tensor(m.mean).view(-1, 1, 1), torch.tensor(m.std).view(-1, 1, 1))
         stored, places = decoder.images[chosen] / 255, torch.stack([corners[i] for i in chosen])
-        found = maps(Proxy(proxy, *stats), stored, artifact.image_labels()[chosen], places, decoder.side)
-        right = dict(zip(chosen, (found * 255).long(), strict=True))
-        said = "how much the proxy answers to a pixel, white is the most in its image"
+        responses = maps(Proxy(proxy, *stats), stored, artifact.image_labels()[chosen], places, decoder.side)
+        right = dict(zip(chosen, (responses * 255).long(), strict=True))
+        legend = "how much the proxy answers to a pixel, white is the most in its image"
     cells = [[cell for i in row for cell in (_outlined(decoder, i, corners[i]), _grey(right[i]))] for row in rows]
     tiles, regions = len(decoder.tiles), decoder.boxes.shape[1]
-    return images.to_png(images.sheet(cells)), f"{tiles} tiles in white, {regions} regions in colours; {said}"
+    return images.to_png(images.sheet(cells)), f"{tiles} tiles in white, {regions} regions in colours; {legend}"
 
 
 def used(corners: Tensor, side: int) -> Tensor:

@@ -55,8 +55,8 @@ class Proxy:
         active.requires_grad_()
         logits = self.net.head(self.net.features[-2:](active)).gather(1, labels[:, None])
         (slope,) = torch.autograd.grad(logits.sum(), active)
-        found: Tensor = (active.detach() * slope).sum(1)
-        return found
+        response: Tensor = (active.detach() * slope).sum(1)
+        return response
 
 
 def maps(proxy: Proxy, images: Tensor, labels: Tensor, corners: Tensor, side: int) -> Tensor:
@@ -72,12 +72,12 @@ def maps(proxy: Proxy, images: Tensor, labels: Tensor, corners: Tensor, side: in
     which = torch.arange(count, device=images.device).repeat_interleave(slots)
     flat = corners.flatten(0, 1)
     x = crops(images, flat, which, side, (images.shape[2], images.shape[3]))
-    found = F.relu(proxy.responses(x, labels[which]))[:, None]
-    found = F.interpolate(found, (side, side), mode="bilinear", align_corners=False)
+    responses = F.relu(proxy.responses(x, labels[which]))[:, None]
+    responses = F.interpolate(responses, (side, side), mode="bilinear", align_corners=False)
     padded = images.shape[2] + -images.shape[2] % side
     rows, columns = (flat[:, :, None] + torch.arange(side, device=flat.device)).unbind(1)
-    place = (rows[:, :, None] * padded + columns[:, None]).view(count, -1)
-    canvas = torch.zeros(count, padded**2, dtype=found.dtype, device=images.device)
-    canvas = canvas.scatter_reduce(1, place, found.reshape(count, -1), "amax").view(count, padded, padded)
+    positions = (rows[:, :, None] * padded + columns[:, None]).view(count, -1)
+    canvas = torch.zeros(count, padded**2, dtype=responses.dtype, device=images.device)
+    canvas = canvas.scatter_reduce(1, positions, responses.reshape(count, -1), "amax").view(count, padded, padded)
     top = canvas.amax((1, 2), keepdim=True)
     return torch.where(top > 0, canvas / top, canvas)

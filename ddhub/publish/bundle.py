@@ -97,22 +97,22 @@ def of_teacher(folder: Path, namespace: str) -> Publication:
     from ddhub import teachers
     from ddhub.cards import teacher
 
-    _, facts = teachers.open_teacher(folder)
-    files = _listed(folder, facts["files"])
+    _, record = teachers.open_teacher(folder)
+    files = _listed(folder, record["files"])
     files[teachers.TEACHER] = read_bytes(folder / teachers.TEACHER)
-    files[README] = seal_text(teacher.render(facts, namespace)).encode()
+    files[README] = seal_text(teacher.render(record, namespace)).encode()
     return Publication(
-        name=facts["name"], digest=facts["digest"], kind="model", files=files, checks=("its weights are the model's",)
+        name=record["name"], digest=record["digest"], kind="model", files=files, checks=("its weights are the model's",)
     )
 
 
 def _listed(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
     """The files that a manifest lists. ArtifactError for one that has changed since it was checked."""
-    found = {name: read_bytes(folder / name) for name in files}
-    for name, data in found.items():
+    contents = {name: read_bytes(folder / name) for name in files}
+    for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != files[name]["sha256"]:
             raise ArtifactError(f"{folder / name}: changed while it was published; try again")
-    return found
+    return contents
 
 
 def _gate(entry: Entry, others: list[Entry], folder: Path, accept: bool) -> list[str]:
@@ -125,15 +125,15 @@ def _gate(entry: Entry, others: list[Entry], folder: Path, accept: bool) -> list
     comparison = compare_with(entry, others)
     if comparison.baseline is None:
         raise no_baseline(m, folder)
-    said, name = [], comparison.baseline.manifest.name
-    for own, random in against(entry, comparison):
-        what = f"{own.first.model} under {own.first.protocol} on {own.first.test}"
+    checks, name = [], comparison.baseline.manifest.name
+    for mean, random in against(entry, comparison):
+        setting = f"{mean.first.model} under {mean.first.protocol} on {mean.first.test}"
         if random is None:
-            words = ["ddhub", "train", str(folder), "--baseline", *flags(own.first, m), "--model", own.first.model]
+            words = ["ddhub", "train", str(folder), "--baseline", *flags(mean.first, m), "--model", mean.first.model]
             train = shlex.join([*words, "--seeds", "3", "--record", "--data", "ROOT"])
-            raise UsageError(f"{m.name}: its baseline {name} has no result of {what}; record one: {train}")
-        said.append(f"{what}: {own.mean:.2f} %, {name} {random.mean:.2f} %")
-        if own.mean < random.mean and not accept:
+            raise UsageError(f"{m.name}: its baseline {name} has no result of {setting}; record one: {train}")
+        checks.append(f"{setting}: {mean.mean:.2f} %, {name} {random.mean:.2f} %")
+        if mean.mean < random.mean and not accept:
             advice = "publish it all the same with --accept-below-baseline; the card says so"
-            raise UsageError(f"{m.name} is below random selection with {said[-1]}; {advice}")
-    return said
+            raise UsageError(f"{m.name} is below random selection with {checks[-1]}; {advice}")
+    return checks

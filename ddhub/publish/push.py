@@ -62,22 +62,24 @@ def push(
     """
     repo = to if isinstance(to, str) and REPO.fullmatch(to) else None
     owner = client.namespace() if to is None else repo.partition("/")[0] if repo else NAMESPACE
-    found = _read(folder, owner, accept_below_baseline, accept_uncommitted)
+    publication = _read(folder, owner, accept_below_baseline, accept_uncommitted)
     if to is not None and not repo:
         if private is not None or revision or create_pr or catalog:
             raise UsageError(f"{to} is a folder: it has no visibility, branches or catalog entry; leave them out")
-        return to_folder.push(found, Path(to).expanduser(), dry_run=dry_run)
-    repo = repo or f"{owner}/{found.name}"
-    if repo != f"{owner}/{found.name}":
-        raise UsageError(f"{repo}: a repository has the name of what is in it; use {owner}/{found.name}, or ./{repo}")
+        return to_folder.push(publication, Path(to).expanduser(), dry_run=dry_run)
+    repo = repo or f"{owner}/{publication.name}"
+    if repo != f"{owner}/{publication.name}":
+        raise UsageError(
+            f"{repo}: a repository has the name of what is in it; use {owner}/{publication.name}, or ./{repo}"
+        )
     if revision and create_pr:
         raise UsageError(f"{repo}: a pull request goes to main; leave out the revision {revision!r}")
     target = Target(
-        repo=repo, kind=found.kind, token=token, private=private, revision=revision, create_pr=create_pr
+        repo=repo, kind=publication.kind, token=token, private=private, revision=revision, create_pr=create_pr
     )  # fmt: skip
-    done = to_hub.push(found, target, commit_message, dry_run=dry_run)
+    done = to_hub.push(publication, target, commit_message, dry_run=dry_run)
     if catalog and done.pin and not dry_run:
-        _enter(Path(catalog), found.name, done.pin)
+        _enter(Path(catalog), publication.name, done.pin)
     return done
 
 

@@ -76,5 +76,5 @@ def _catalog(tree: Path) -> dict[str, object]:
 
 def _holds(folder: Path, files: dict[str, bytes]) -> bool:
     """Whether the files in `folder` are these, and no others."""
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-    return found == files.keys() and all((folder / name).read_bytes() == data for name, data in files.items())
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    return present == files.keys() and all((folder / name).read_bytes() == data for name, data in files.items())

@@ -84,8 +84,10 @@ def push(publication: Publication, target: Target, message: str | None, *, dry_r
     if head and target.revision and target.is_draft and not dry_run:
         _branch(target, target.revision)
     if head and _is_there(publication.files, head.files):
-        found = max((number for commit, number in tags.items() if commit == head.commit), default=0)
-        plan = replace(plan, commit=head.commit, changed=False, tag=f"v{found}" if found and plan.tag else plan.tag)
+        number_of_tag = max((number for commit, number in tags.items() if commit == head.commit), default=0)
+        plan = replace(
+            plan, commit=head.commit, changed=False, tag=f"v{number_of_tag}" if number_of_tag and plan.tag else plan.tag
+        )
     if dry_run or head is None:
         return plan
     if plan.changed:
@@ -148,40 +150,40 @@ def _create(target: Target) -> _Head:
 
 
 def _branch(target: Target, name: str) -> None:
-    api, what = target.api, f"{target.repo}: branch {name}"
-    patiently(lambda: api.create_branch(target.repo, branch=name, repo_type=target.kind, exist_ok=True), what)
+    api, subject = target.api, f"{target.repo}: branch {name}"
+    patiently(lambda: api.create_branch(target.repo, branch=name, repo_type=target.kind, exist_ok=True), subject)
 
 
 def _tag(target: Target, name: str, commit: str) -> None:
-    api, what = target.api, f"{target.repo}: tag {name}"
-    patiently(lambda: api.create_tag(target.repo, tag=name, revision=commit, repo_type=target.kind), what)
+    api, subject = target.api, f"{target.repo}: tag {name}"
+    patiently(lambda: api.create_tag(target.repo, tag=name, revision=commit, repo_type=target.kind), subject)
 
 
 def _tags(target: Target) -> dict[str, int]:
     """The number of the highest tag v1, v2, ... of each commit that has one."""
     refs = patiently(lambda: target.api.list_repo_refs(target.repo, repo_type=target.kind), f"{target.repo}: its tags")
-    found: dict[str, int] = {}
+    tags: dict[str, int] = {}
     for tag in refs.tags:
         if re.fullmatch(r"v[1-9][0-9]{0,8}", tag.name):
-            found[tag.target_commit] = max(found.get(tag.target_commit, 0), int(tag.name[1:]))
-    return found
+            tags[tag.target_commit] = max(tags.get(tag.target_commit, 0), int(tag.name[1:]))
+    return tags
 
 
-def _is_there(files: Mapping[str, bytes], found: Mapping[str, str]) -> bool:
+def _is_there(files: Mapping[str, bytes], remote: Mapping[str, str]) -> bool:
     """Whether a repository holds these files, and no others of ours."""
-    return not _stale(files, found) and not [name for name in files if not _same(files[name], found.get(name, ""))]
+    return not _stale(files, remote) and not [name for name in files if not _same(files[name], remote.get(name, ""))]
 
 
-def _stale(files: Mapping[str, bytes], found: Mapping[str, str]) -> list[str]:
+def _stale(files: Mapping[str, bytes], remote: Mapping[str, str]) -> list[str]:
     """What lies where data lie but is not published any more: `data/train-*` would take it for data."""
-    return [name for name in found if name not in files and _STALE.fullmatch(name)]
+    return [name for name in remote if name not in files and _STALE.fullmatch(name)]
 
 
-def _same(data: bytes, found: str) -> bool:
+def _same(data: bytes, digest: str) -> bool:
     """Whether a hash of the Hub is that of the data: sha256 of large files, of others git's sha1 of a blob."""
-    if len(found) == 64:
-        return hashlib.sha256(data).hexdigest() == found
-    return hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).hexdigest() == found
+    if len(digest) == 64:
+        return hashlib.sha256(data).hexdigest() == digest
+    return hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).hexdigest() == digest
 
 
 def _commit(publication: Publication, target: Target, head: _Head, message: str) -> tuple[str, str]:

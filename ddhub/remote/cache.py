@@ -40,7 +40,7 @@ class Kind:
     """What is published: in which type of repository, which file describes it, how that is read, what grows beside."""
 
     repo_type: str
-    facts: str
+    index: str
     read: Callable[[Path], Contents]
     growing: tuple[str, ...] = ()
 
@@ -62,7 +62,7 @@ ARTIFACT = Kind("dataset", MANIFEST, _read_artifact, (RESULTS,))
 
 
 @dataclass(frozen=True)
-class Place:
+class RepoCache:
     """Where a repository lies in the cache, and what is expected of it: its name and, if known, its digest's start."""
 
     repo: str
@@ -110,7 +110,7 @@ class Place:
             ArtifactError: it is damaged, or only a part of it.
         """
         commit = revision if revision and COMMIT.fullmatch(revision) else self.ref(revision)
-        if not commit or not (self.snapshot(commit) / self.kind.facts).exists():
+        if not commit or not (self.snapshot(commit) / self.kind.index).exists():
             cause = f"no copy of {revision or 'main'} in the Hub's cache, {self.root}"
             raise Unreachable(f"{self.repo}: {cause}; load it once when the Hub may be asked")
         self.verify(self.snapshot(commit), whole)
@@ -159,15 +159,15 @@ class Place:
 
 def check(path: Path, data: bytes, want: str) -> None:
     """ArtifactError unless the bytes of a file have this hash: a sha256, or git's sha1."""
-    found = hashlib.sha256(data) if len(want) == 64 else hashlib.sha1(b"blob %d\0" % len(data) + data)
-    if found.hexdigest() != want:
-        raise ArtifactError(f"{path}: its {found.name} differs from the one expected ({DAMAGED}); {REPAIR}")
+    digest = hashlib.sha256(data) if len(want) == 64 else hashlib.sha1(b"blob %d\0" % len(data) + data)
+    if digest.hexdigest() != want:
+        raise ArtifactError(f"{path}: its {digest.name} differs from the one expected ({DAMAGED}); {REPAIR}")
 
 
 def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     """ArtifactError unless every file in `folder` has the size and the sha256 that a manifest lists."""
-    for name, facts in files.items():
-        check(folder / name, read_bytes(folder / name, facts["bytes"]), facts["sha256"])
+    for name, entry in files.items():
+        check(folder / name, read_bytes(folder / name, entry["bytes"]), entry["sha256"])
 
 
 def writable(folder: Path) -> Path:

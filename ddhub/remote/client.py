@@ -118,17 +118,17 @@ def write_pin(path: Path, name: str, pin: Pin) -> None:
 
 def namespace() -> str:
     """Where names without a namespace are looked for: DDHUB_NAMESPACE, else `ddhub`."""
-    found = os.environ.get("DDHUB_NAMESPACE") or "ddhub"
-    if not REPO.fullmatch(f"{found}/x"):
-        raise UsageError(f"DDHUB_NAMESPACE is {found!r}, not the name of a user or organization; correct it")
-    return found
+    name = os.environ.get("DDHUB_NAMESPACE") or "ddhub"
+    if not REPO.fullmatch(f"{name}/x"):
+        raise UsageError(f"DDHUB_NAMESPACE is {name!r}, not the name of a user or organization; correct it")
+    return name
 
 
-def check_bytes(total: int, what: str) -> None:
+def check_bytes(total: int, subject: str) -> None:
     """UsageError for a download that is larger than `max_bytes`."""
     if total > max_bytes():
         cause = f"{total:,} bytes, and DDHUB_MAX_BYTES allows {max_bytes():,}"
-        raise UsageError(f"{what}: {cause}; set it higher if you trust the source")
+        raise UsageError(f"{subject}: {cause}; set it higher if you trust the source")
 
 
 def api(token: str | bool | None = None) -> HfApi:
@@ -140,8 +140,8 @@ def api(token: str | bool | None = None) -> HfApi:
     return HfApi(library_name="ddhub", library_version=__version__, token=token)
 
 
-def patiently(call: Callable[[], _T], what: str, whom: str = "") -> _T:
-    """What `call` returns, which asks the Hub (or `whom`) about `what`; tried again, after a wait, if that may help.
+def patiently(call: Callable[[], _T], subject: str, whom: str = "") -> _T:
+    """What `call` returns, which asks the Hub (or `whom`) about `subject`; tried again, after a wait, if that may help.
 
     Tried again are failures of the server (5xx), too many requests (429, after `Retry-After`), timeouts and broken
     connections; not a refusal, nor a server that is not there.
@@ -156,7 +156,7 @@ def patiently(call: Callable[[], _T], what: str, whom: str = "") -> _T:
         try:
             return call()
         except Exception as error:
-            named, pause = _named(error, what, whom)
+            named, pause = _named(error, subject, whom)
             if wait is None or pause is None:
                 if named is error:
                     raise
@@ -167,7 +167,7 @@ def patiently(call: Callable[[], _T], what: str, whom: str = "") -> _T:
     raise AssertionError("the last wait is None")
 
 
-def _named(error: Exception, what: str, whom: str) -> tuple[Exception, float | None]:
+def _named(error: Exception, subject: str, whom: str) -> tuple[Exception, float | None]:
     """The error as ddhub names it, and the least seconds to wait before another try; None where none may help."""
     from huggingface_hub import constants, errors
 
@@ -181,48 +181,52 @@ def _named(error: Exception, what: str, whom: str) -> tuple[Exception, float | N
     if isinstance(cause, Unreachable):
         return cause, 0.0
     if isinstance(cause, errors.OfflineModeIsEnabled):
-        return Unreachable(f"{what}: HF_HUB_OFFLINE is set, so that {where} is not asked; unset it"), None
+        return Unreachable(f"{subject}: HF_HUB_OFFLINE is set, so that {where} is not asked; unset it"), None
     if isinstance(cause, (http.HTTPStatusError, errors.HfHubHTTPError)):
-        named, pause = _refused(cause, what, where)
+        named, pause = _refused(cause, subject, where)
         return named, pause if again else None
     if isinstance(cause, http.ConnectError):
-        return Unreachable(f"{what}: {where} cannot be reached ({_text(cause)}); check the connection"), None
+        return Unreachable(f"{subject}: {where} cannot be reached ({_text(cause)}); check the connection"), None
     if isinstance(cause, http.HTTPError):
-        broken = f"{what}: {where} did not answer in full ({_text(cause)}); try again later"
+        broken = f"{subject}: {where} did not answer in full ({_text(cause)}); try again later"
         return Unreachable(broken), 0.0 if again else None
     if isinstance(cause, errors.FileMetadataError):
-        return HubError(f"{what}: {where} does not answer as a Hub does; check HF_ENDPOINT"), None
+        return HubError(f"{subject}: {where} does not answer as a Hub does; check HF_ENDPOINT"), None
     if isinstance(cause, OSError) and not isinstance(cause, DDHubError):
         if cause.errno is None:  # "Consistency check failed": not as many bytes as announced
-            return Unreachable(f"{what}: {where} sent another size than announced; try again later"), 0.0
-        return DDHubError(f"{what}: cannot be stored ({cause.strerror}); free space or set HF_HOME elsewhere"), None
+            return Unreachable(f"{subject}: {where} sent another size than announced; try again later"), 0.0
+        return DDHubError(f"{subject}: cannot be stored ({cause.strerror}); free space or set HF_HOME elsewhere"), None
     return error, None
 
 
-def _refused(error: Any, what: str, where: str) -> tuple[HubError, float | None]:
+def _refused(error: Any, subject: str, where: str) -> tuple[HubError, float | None]:
     """The same for an answer with a status of 400 or more."""
     from huggingface_hub import errors
 
     status = error.response.status_code
-    said = f"{status} {error.response.reason_phrase}"
+    answer = f"{status} {error.response.reason_phrase}"
     if isinstance(error, errors.GatedRepoError):
-        return HubError(f"{what}: access must be asked for on its page of {where}; then sign in (hf auth login)"), None
+        return HubError(
+            f"{subject}: access must be asked for on its page of {where}; then sign in (hf auth login)"
+        ), None
     if isinstance(error, errors.RepositoryNotFoundError):
-        return Missing(f"{what}: no such repository on {where}, or one that needs a token (hf auth login)"), None
+        return Missing(f"{subject}: no such repository on {where}, or one that needs a token (hf auth login)"), None
     if isinstance(error, errors.RevisionNotFoundError):
-        return Missing(f"{what}: {where} has no such revision of it; choose another"), None
+        return Missing(f"{subject}: {where} has no such revision of it; choose another"), None
     if isinstance(error, errors.EntryNotFoundError):
-        return Missing(f"{what}: {where} has no such file; the repository may have changed, try again"), None
+        return Missing(f"{subject}: {where} has no such file; the repository may have changed, try again"), None
     if status in (401, 403):
-        return HubError(f"{what}: {where} refuses it ({said}); check the token (hf auth whoami)"), None
+        return HubError(f"{subject}: {where} refuses it ({answer}); check the token (hf auth whoami)"), None
     if status in (408, 429) or status >= 500:
         wait = error.response.headers.get("Retry-After", "0")
         pause = float(wait) if wait.isdecimal() else 0.0
-        return Unreachable(f"{what}: {where} answers {said}; try again later"), pause if pause <= PATIENCE else None
-    return HubError(f"{what}: {where} refuses it ({said}: {_text(error)}); update huggingface_hub"), None
+        return Unreachable(
+            f"{subject}: {where} answers {answer}; try again later"
+        ), pause if pause <= PATIENCE else None
+    return HubError(f"{subject}: {where} refuses it ({answer}: {_text(error)}); update huggingface_hub"), None
 
 
 def _text(error: BaseException) -> str:
     """The first words of what a server, or else the error, says, without control characters."""
-    said = getattr(error, "server_message", None) or first_line(error)
-    return "".join(filter(str.isprintable, str(said)))[:200]
+    message = getattr(error, "server_message", None) or first_line(error)
+    return "".join(filter(str.isprintable, str(message)))[:200]

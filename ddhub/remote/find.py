@@ -62,14 +62,14 @@ def find(
     try:
         if pin and revision is None:
             anyones = replace(access, token=access.token or False)
-            found = fetch(repo, revision=pin.revision, digest=pin.digest, access=anyones, whole=whole, card=card)
+            fetched = fetch(repo, revision=pin.revision, digest=pin.digest, access=anyones, whole=whole, card=card)
         else:
-            found = fetch(repo, revision=revision, access=access, whole=whole, card=card)
+            fetched = fetch(repo, revision=revision, access=access, whole=whole, card=card)
     except (Missing, Unreachable) as error:
         if pin or revision or "/" in base:
             raise
         raise unknown("artifact", str(name), known, f"ddhub list; {error}") from None
-    return found, repo.split("/")[0]
+    return fetched, repo.split("/")[0]
 
 
 def resolve(

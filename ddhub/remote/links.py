@@ -11,7 +11,7 @@ from typing import Any
 
 from ddhub.errors import ArtifactError, HubError, unknown
 from ddhub.io.files import max_bytes
-from ddhub.remote.cache import ARTIFACT, Place
+from ddhub.remote.cache import ARTIFACT, RepoCache
 from ddhub.remote.client import Access, Missing, Pin, api, namespace, patiently, pins
 from ddhub.remote.snapshot import get, get_growing, look, plan
 
@@ -32,11 +32,11 @@ def check(pin: Pin) -> None:
             moved = "is gone"
         if moved:
             listing = look(pin.repo, ARTIFACT, pin.revision, access)  # says so if that is gone too
-        place = Place(pin.repo, ARTIFACT, pin.digest, access)
-        get_growing(place, listing)
-        for name, sha256 in plan(place, listing).items():
+        cached = RepoCache(pin.repo, ARTIFACT, pin.digest, access)
+        get_growing(cached, listing)
+        for name, sha256 in plan(cached, listing).items():
             if len(listing.files[name].hash) < 64:
-                get(place, listing, name, limit=max_bytes(), sha256=sha256)
+                get(cached, listing, name, limit=max_bytes(), sha256=sha256)
         if moved:
             raise HubError(f"{pin.repo}: tag {pin.tag} {moved}, the catalog says {pin.revision}; publish it again")
 
@@ -71,8 +71,8 @@ def published() -> list[dict[str, Any]]:
         HubError: the Hub cannot be asked.
     """
     owner = namespace()
-    found = patiently(lambda: list(api().list_datasets(author=owner, filter="ddhub", full=True)), owner)
-    rows = {x.id: (x.sha, x.last_modified and f"{x.last_modified:%Y-%m-%d}") for x in found}
+    repos = patiently(lambda: list(api().list_datasets(author=owner, filter="ddhub", full=True)), owner)
+    rows = {x.id: (x.sha, x.last_modified and f"{x.last_modified:%Y-%m-%d}") for x in repos}
     pinned = {pin.repo: pin.revision for pin in pins().values()}
     return [
         {"name": name, "commit": commit, "modified": modified, "pinned": pinned.get(name)}

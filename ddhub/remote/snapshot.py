@@ -17,7 +17,7 @@ from typing import Any
 from ddhub.artifact.manifest import README, REPAIR, TEXT_BYTES, read_bytes
 from ddhub.errors import ArtifactError, HubError, UsageError
 from ddhub.io.files import max_bytes
-from ddhub.remote.cache import ARTIFACT, HASH, Entry, Kind, Place, check
+from ddhub.remote.cache import ARTIFACT, HASH, Entry, Kind, RepoCache, check
 from ddhub.remote.client import COMMIT, TIMEOUT, Access, Unreachable, api, check_bytes, patiently
 
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./+-]{0,199}", re.ASCII)
@@ -58,33 +58,33 @@ def fetch(
     """
     if revision is not None and not _REVISION.fullmatch(revision):
         raise UsageError(f"revision {revision!r} is no commit, branch or tag; correct it")
-    place = Place(repo, kind, digest, access)
+    cached = RepoCache(repo, kind, digest, access)
     commit = revision if revision and COMMIT.fullmatch(revision) else None
-    known = commit or (digest and place.ref(revision))
-    if known and not access.force_download and not card and place.holds(known, whole):
-        return place.snapshot(known)
+    known = commit or (digest and cached.ref(revision))
+    if known and not access.force_download and not card and cached.holds(known, whole):
+        return cached.snapshot(known)
     if access.offline:
-        return place.kept(revision, whole)
+        return cached.kept(revision, whole)
     try:
         listing = look(repo, kind, revision, access)
         if not commit and not digest:
             advice = f"for always the same one, load {repo}@{listing.commit}"
             _log.warning("%s: %s is commit %s; %s", repo, revision or "main", listing.commit, advice)
-        get_growing(place, listing, card=card)  # first, so that where a manifest is they are, too
-        wanted = plan(place, listing)
+        get_growing(cached, listing, card=card)  # first, so that where a manifest is they are, too
+        wanted = plan(cached, listing)
         for name in wanted if whole else ():
-            get(place, listing, name, limit=max_bytes(), sha256=wanted[name])
+            get(cached, listing, name, limit=max_bytes(), sha256=wanted[name])
     except Unreachable as error:
         try:
-            kept = place.kept(revision, whole)
+            kept = cached.kept(revision, whole)
         except (HubError, ArtifactError):
             raise error from None
         _log.warning("%s; using the cached copy of commit %s", error, kept.name)
         return kept
     _log.info("%s: commit %s", repo, listing.commit)
     if whole and not commit:
-        place.record(revision, listing.commit)
-    return place.snapshot(listing.commit)
+        cached.record(revision, listing.commit)
+    return cached.snapshot(listing.commit)
 
 
 def look(repo: str, kind: Kind, revision: str | None, access: Access) -> Listing:
@@ -108,13 +108,13 @@ def look(repo: str, kind: Kind, revision: str | None, access: Access) -> Listing
 
 
 def _entry(sibling: Any) -> Entry:
-    size, found = (sibling.lfs.size, sibling.lfs.sha256) if sibling.lfs else (sibling.size, sibling.blob_id)
-    if type(size) is not int or not HASH.fullmatch(found):
+    size, digest = (sibling.lfs.size, sibling.lfs.sha256) if sibling.lfs else (sibling.size, sibling.blob_id)
+    if type(size) is not int or not HASH.fullmatch(digest):
         raise ValueError(f"{sibling.rfilename!r} has no size and hash")
-    return Entry(size, found)
+    return Entry(size, digest)
 
 
-def get(place: Place, listing: Listing, name: str, *, limit: int, sha256: str = "") -> Path:
+def get(cached: RepoCache, listing: Listing, name: str, *, limit: int, sha256: str = "") -> Path:
     """One file of a listing as the cache has it, downloaded if need be; what is not as listed is fetched once more.
 
     Raises:
@@ -123,45 +123,45 @@ def get(place: Place, listing: Listing, name: str, *, limit: int, sha256: str = 
     """
     entry = listing.files.get(name)
     if entry is None:
-        raise ArtifactError(f"{place.repo}: no {name} at commit {listing.commit}; {REPAIR}")
+        raise ArtifactError(f"{cached.repo}: no {name} at commit {listing.commit}; {REPAIR}")
     if entry.bytes > limit:
-        raise ArtifactError(f"{place.repo}: {name} has {entry.bytes:,} bytes, more than {limit:,}; {REPAIR}")
-    want = place.snapshot(listing.commit) / name
+        raise ArtifactError(f"{cached.repo}: {name} has {entry.bytes:,} bytes, more than {limit:,}; {REPAIR}")
+    want = cached.snapshot(listing.commit) / name
     for trial in (1, 2):
-        found = _download(place, listing.commit, name)
+        file = _download(cached, listing.commit, name)
         try:
-            if found != want:
-                raise ArtifactError(f"{place.repo}: {name} comes from another commit than {listing.commit}; try again")
-            data = read_bytes(found, entry.bytes)
+            if file != want:
+                raise ArtifactError(f"{cached.repo}: {name} comes from another commit than {listing.commit}; try again")
+            data = read_bytes(file, entry.bytes)
             for known in {entry.hash, sha256 or entry.hash}:
-                check(found, data, known)
-            return found
+                check(file, data, known)
+            return file
         except ArtifactError as error:
-            place.discard(found, listing.commit)
+            cached.discard(file, listing.commit)
             if trial == 2:
                 raise
             _log.warning("%s; removed from the cache and fetched once more", error)
     raise AssertionError("there are two trials")
 
 
-def _download(place: Place, commit: str, name: str) -> Path:
-    access, kind = place.access, place.kind.repo_type
+def _download(cached: RepoCache, commit: str, name: str) -> Path:
+    access, kind = cached.access, cached.kind.repo_type
 
     def ask() -> str:
         return api(access.token).hf_hub_download(
-            place.repo,
+            cached.repo,
             name,
             repo_type=kind,
             revision=commit,
-            cache_dir=place.root,
+            cache_dir=cached.root,
             force_download=access.force_download,
             etag_timeout=TIMEOUT,
         )
 
-    return Path(patiently(ask, f"{place.repo}: {name}"))
+    return Path(patiently(ask, f"{cached.repo}: {name}"))
 
 
-def plan(place: Place, listing: Listing) -> dict[str, str]:
+def plan(cached: RepoCache, listing: Listing) -> dict[str, str]:
     """The files that the manifest lists, which is downloaded now, with their sha256.
 
     Raises:
@@ -169,19 +169,19 @@ def plan(place: Place, listing: Listing) -> dict[str, str]:
         ArtifactError: the manifest is damaged or not the one expected, or the Hub lists another size or sha256.
         UsageError: all together are larger than DDHUB_MAX_BYTES.
     """
-    get(place, listing, place.kind.facts, limit=TEXT_BYTES)
-    own = place.read(place.snapshot(listing.commit)).files
-    for name, facts in own.items():
+    get(cached, listing, cached.kind.index, limit=TEXT_BYTES)
+    listed = cached.read(cached.snapshot(listing.commit)).files
+    for name, record in listed.items():
         entry = listing.files.get(name, Entry(-1, ""))
-        if entry.bytes != facts["bytes"] or (len(entry.hash) == 64 and entry.hash != facts["sha256"]):
+        if entry.bytes != record["bytes"] or (len(entry.hash) == 64 and entry.hash != record["sha256"]):
             cause = f"{name} at commit {listing.commit} is missing or not as the manifest says"
-            raise ArtifactError(f"{place.repo}: {cause}; {REPAIR}")
-    check_bytes(sum(facts["bytes"] for facts in own.values()), place.repo)
-    return {name: facts["sha256"] for name, facts in own.items()}
+            raise ArtifactError(f"{cached.repo}: {cause}; {REPAIR}")
+    check_bytes(sum(record["bytes"] for record in listed.values()), cached.repo)
+    return {name: record["sha256"] for name, record in listed.items()}
 
 
-def get_growing(place: Place, listing: Listing, *, card: bool = False) -> None:
+def get_growing(cached: RepoCache, listing: Listing, *, card: bool = False) -> None:
     """Download what grows beside the manifest, and README.md if `card`. Raises as `get` does."""
-    for name in (*place.kind.growing, *[README] * card):
+    for name in (*cached.kind.growing, *[README] * card):
         if name in listing.files:
-            get(place, listing, name, limit=TEXT_BYTES)
+            get(cached, listing, name, limit=TEXT_BYTES)

@@ -59,14 +59,14 @@ def fetch(name: str, source: str | Path, access: Access) -> Path:
     return path.parent / name
 
 
-def _entry(name: str, data: bytes, what: str) -> dict[str, Any]:
+def _entry(name: str, data: bytes, subject: str) -> dict[str, Any]:
     """What a source's catalog says of a name. UsageError where it is not there, ArtifactError for a damaged one."""
-    catalog = parse(data, what)
+    catalog = parse(data, subject)
     artifacts = catalog.get("artifacts")
     if catalog.keys() != {"format", "artifacts"} or catalog["format"] != 1 or not isinstance(artifacts, dict):
-        raise ArtifactError(f"{what}: no catalog of format 1; {REPAIR}")
+        raise ArtifactError(f"{subject}: no catalog of format 1; {REPAIR}")
     if not is_name(name) or name not in artifacts:
-        raise unknown("artifact", name, artifacts, what)
+        raise unknown("artifact", name, artifacts, subject)
     entry = artifacts[name]
     if (
         not isinstance(entry, dict)
@@ -74,15 +74,15 @@ def _entry(name: str, data: bytes, what: str) -> dict[str, Any]:
         or not re.fullmatch(r"[0-9a-f]{64}", str(entry["digest"]))
         or not isinstance(entry["files"], list)
     ):
-        raise ArtifactError(f"{what}: the entry {name!r} is no object of digest and files; {REPAIR}")
+        raise ArtifactError(f"{subject}: the entry {name!r} is no object of digest and files; {REPAIR}")
     return entry
 
 
-def _check(manifest: Manifest, name: str, entry: dict[str, Any], what: str) -> Manifest:
+def _check(manifest: Manifest, name: str, entry: dict[str, Any], subject: str) -> Manifest:
     """The manifest, if it is the one that the catalog names. Raises ArtifactError."""
     if (manifest.name, manifest.digest) != (name, entry["digest"]):
         cause = f"{name!r} has digest {entry['digest'][:12]}, its manifest is {manifest.name!r}, {manifest.digest[:12]}"
-        raise ArtifactError(f"{what}: {cause}; publish it there again (ddhub push --to)")
+        raise ArtifactError(f"{subject}: {cause}; publish it there again (ddhub push --to)")
     return manifest
 
 
@@ -118,10 +118,10 @@ def _files(url: str, name: str, entry: dict[str, Any], access: Access) -> dict[s
     """What a server has of an artifact: what grows, what its manifest lists, and that. Raises as `fetch` does."""
     data = _get(f"{url}/{MANIFEST}", TEXT_BYTES, access)
     manifest = _check(parse_manifest(data, f"{url}/{MANIFEST}"), name, entry, url)
-    check_bytes(sum(facts["bytes"] for facts in manifest.files.values()), url)
-    beside = [x for x in (RESULTS, README) if x in entry["files"]]
-    files = {x: _get(f"{url}/{x}", TEXT_BYTES, access) for x in beside}
-    files |= {x: _get(f"{url}/{x}", facts["bytes"], access) for x, facts in manifest.files.items()}
+    check_bytes(sum(entry_of_file["bytes"] for entry_of_file in manifest.files.values()), url)
+    growing = [x for x in (RESULTS, README) if x in entry["files"]]
+    files = {x: _get(f"{url}/{x}", TEXT_BYTES, access) for x in growing}
+    files |= {x: _get(f"{url}/{x}", entry_of_file["bytes"], access) for x, entry_of_file in manifest.files.items()}
     return files | {MANIFEST: data}
 
 

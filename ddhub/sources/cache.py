@@ -72,23 +72,23 @@ class Decoded(NamedTuple):
 def in_memory(title: str, rows: Rows) -> Decoded:
     """Decode all rows, and keep them in memory only."""
     buffer = io.BytesIO()
-    labels, facts = _decode_all(title, rows, buffer)
+    labels, record = _decode_all(title, rows, buffer)
     buffer.seek(0)
-    return Decoded(np.load(buffer), labels, **facts)
+    return Decoded(np.load(buffer), labels, **record)
 
 
-def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
-    """What the cache holds for `facts` (whatever identifies the encoded data), or decode it now.
+def cached(title: str, identity: list[Any], rows: Callable[[], Rows]) -> Decoded:
+    """What the cache holds for `identity` (whatever identifies the encoded data), or decode it now.
 
     The folder appears by renaming a finished sibling: a process that is killed leaves a sibling,
     which the next one removes; of two that decode at once, the slower one drops its copy.
     """
-    key = hashlib.sha256(json.dumps([_CACHE_VERSION, facts]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([_CACHE_VERSION, identity]).encode()).hexdigest()[:16]
     cache = cache_home() / "sources"
     folder = cache / f"{title}-{key}"
-    found = _read_cache(folder)
-    if found is not None:
-        return found
+    decoded = _read_cache(folder)
+    if decoded is not None:
+        return decoded
     encoded = rows()
     owner = f"{platform.node()}-{os.getpid()}"
     sibling = cache / f".{folder.name}.tmp-{owner}-{secrets.token_hex(4)}"
@@ -102,7 +102,7 @@ def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
         sizes = {file.name: file.stat().st_size for file in sorted(sibling.iterdir())}
         meta = {"shape": encoded.shape(len(labels)), **found_out, "bytes": sizes}
         (sibling / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-        found = _read_cache(sibling)  # a memory map outlives the name of its file
+        decoded = _read_cache(sibling)  # a memory map outlives the name of its file
         _publish(sibling, folder)
     except OSError as error:
         reason = error.strerror or first_line(error)
@@ -111,10 +111,10 @@ def cached(title: str, facts: list[Any], rows: Callable[[], Rows]) -> Decoded:
         ) from error
     finally:
         shutil.rmtree(sibling, ignore_errors=True)
-    found = _read_cache(folder) or found
-    if found is None:
+    decoded = _read_cache(folder) or decoded
+    if decoded is None:
         raise SourceError(f"{folder} cannot be read back; set DDHUB_CACHE to elsewhere")
-    return found
+    return decoded
 
 
 def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int64], dict[str, Any]]:
@@ -152,8 +152,8 @@ def _decode_all(title: str, rows: Rows, file: IO[bytes]) -> tuple[NDArray[np.int
     digest.update(every.astype("<i8").data)
     if resized:
         digest.update(RULE.encode())
-    facts = {"fingerprint": digest.hexdigest(), "jpeg": jpeg > 0, "resized": resized, "converted": dict(converted)}
-    return every, facts
+    record = {"fingerprint": digest.hexdigest(), "jpeg": jpeg > 0, "resized": resized, "converted": dict(converted)}
+    return every, record
 
 
 def _begin(file: IO[bytes], shape: tuple[int, ...]) -> hashlib._Hash:

@@ -61,15 +61,15 @@ def read_tree(name: str) -> Tree:
         raise SourceError(f"no folder {str(path)!r}; give the path of your images, as in {FOLDER}/home/me/flowers")
     tops = {"train": [path / "train"], "test": [path / "test", path / "val"]}
     there = {split: next((top for top in either if top.is_dir()), None) for split, either in tops.items()}
-    found = {split: top for split, top in there.items() if top} or {"train": path}
+    splits_found = {split: top for split, top in there.items() if top} or {"train": path}
     try:
-        splits = {split: _images(top) for split, top in found.items()}
+        splits = {split: _images(top) for split, top in splits_found.items()}
     except OSError as error:
         raise SourceError(f"cannot read {error.filename} ({error.strerror}); make it readable") from error
-    own, *rest = splits.values()
-    other = rest[0] if rest else own
-    if odd := sorted(own.classes.keys() ^ other.classes.keys()):
-        has, lacks = (own, other) if odd[0] in own.classes else (other, own)
+    first, *rest = splits.values()
+    other = rest[0] if rest else first
+    if odd := sorted(first.classes.keys() ^ other.classes.keys()):
+        has, lacks = (first, other) if odd[0] in first.classes else (other, first)
         raise SourceError(f"class {odd[0]!r} is in {has.top} and not in {lacks.top}; both need the same folders")
     return Tree(f"{FOLDER}{path.resolve().name}", splits)
 
@@ -81,8 +81,10 @@ def open_folder(name: str, split: str, size: int | None) -> tuple[Tree, Decoded,
     """
     tree = read_tree(name)
     if split not in tree.splits:
-        place = f"{split} or {name.removeprefix(FOLDER)}/val" if split == "test" else split
-        raise SourceError(f"{name} has no {split} images; put them into {name.removeprefix(FOLDER)}/{place}, by class")
+        expected = f"{split} or {name.removeprefix(FOLDER)}/val" if split == "test" else split
+        raise SourceError(
+            f"{name} has no {split} images; put them into {name.removeprefix(FOLDER)}/{expected}, by class"
+        )
     images = tree.splits[split]
     side = size or _side(images.files()[0])
     # Of both splits: one coloured image anywhere makes all of them RGB.
@@ -90,9 +92,9 @@ def open_folder(name: str, split: str, size: int | None) -> tuple[Tree, Decoded,
         key: [(file.relative_to(part.top).as_posix(), *_stat(file)) for file in part.files()]
         for key, part in tree.splits.items()
     }
-    facts = ["folder", split, stats, side, RULE]
+    identity = ["folder", split, stats, side, RULE]
     title = re.sub(r"[^A-Za-z0-9._-]", "_", f"{tree.name}-{split}-{side}px")
-    decoded = cache.cached(title, facts, partial(_rows, tree, split, side, size is None))
+    decoded = cache.cached(title, identity, partial(_rows, tree, split, side, size is None))
     if size is None and decoded.resized:
         raise SourceError(f"{name} has images of many sizes; {_give(side)}")
     notes = []
@@ -124,10 +126,10 @@ def _images(top: Path) -> Images:
 
 def _stat(file: Path) -> tuple[int, int]:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError as error:  # such as a link to nowhere
         raise SourceError(f"cannot read {file} ({error.strerror}); {_REPAIR}") from error
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -136,11 +138,11 @@ def _walk(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    found = []
+    files = []
     for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not _is_clutter(name)]
-        found += [Path(parent, name) for name in names if not _is_clutter(name)]
-    return sorted(found)
+        files += [Path(parent, name) for name in names if not _is_clutter(name)]
+    return sorted(files)
 
 
 def _is_clutter(name: str) -> bool:

@@ -85,8 +85,8 @@ class Known:
         """
         if len(recorded) != len(self.classes):
             return False
-        pairs = [(plain(was), plain(own), own) for was, own in zip(recorded, self.classes, strict=True)]
-        if all(was == own or was == plain(self.spelled.get(name, name)) for was, own, name in pairs):
+        pairs = [(plain(was), plain(mine), mine) for was, mine in zip(recorded, self.classes, strict=True)]
+        if all(was == mine or was == plain(self.spelled.get(name, name)) for was, mine, name in pairs):
             return True
         if not self.spelled or not all(re.fullmatch(r"n\d{8}", name) for name in self.classes):
             return False

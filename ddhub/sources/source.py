@@ -165,13 +165,13 @@ def _open(name: str, spec: Known, split: str, root: str | Path | None, size: int
             decoded = cache.in_memory(spec.title, _parquet_rows(spec, fit, [file]))
     elif root:
         files = _shards(spec, top / copy.folder, hub_split)
-        facts: list[Any] = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        decoded = cache.cached(title, facts + resizing + picking, partial(_parquet_rows, spec, fit, files))
+        identity: list[Any] = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        decoded = cache.cached(title, identity + resizing + picking, partial(_parquet_rows, spec, fit, files))
     else:
         # No revision among these facts: data that was decoded once needs no network any more.
-        facts = ["hub", spec.hub_id, copy.config, hub_split]
+        identity = ["hub", spec.hub_id, copy.config, hub_split]
         rows = partial(_hub_rows, spec, fit, str(copy.config), hub_split)
-        decoded = cache.cached(title, facts + resizing + picking, rows)
+        decoded = cache.cached(title, identity + resizing + picking, rows)
     notes = [f"{copy.folder} copy"] if len(spec.copies) > 1 else []
     return decoded, notes + ([f"{RULE} to {side} px"] if decoded.resized else [])
 
@@ -245,12 +245,12 @@ def _hub_rows(spec: Known, fit: Fit, config: str, split: str) -> Rows:
     with _asking(spec):
         import datasets  # here because it takes a second, and only the Hub needs it
 
-        found = datasets.load_dataset(spec.hub_id, config, split=split, **{"streaming": True} if spec.part_of else {})
+        dataset = datasets.load_dataset(spec.hub_id, config, split=split, **{"streaming": True} if spec.part_of else {})
     where = f"{spec.hub_id} (Hub, {split})"
-    _check_schema(spec, found.features.arrow_schema, where)
+    _check_schema(spec, dataset.features.arrow_schema, where)
     # In any format but arrow `datasets` would decode the images itself, one after the other.
-    rows = found.select_columns([spec.image_column, spec.label_column]).with_format("arrow")
-    return Rows(None if spec.part_of else found.num_rows, fit, len(spec.classes), batches())
+    rows = dataset.select_columns([spec.image_column, spec.label_column]).with_format("arrow")
+    return Rows(None if spec.part_of else dataset.num_rows, fit, len(spec.classes), batches())
 
 
 @contextmanager
