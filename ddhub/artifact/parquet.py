@@ -4,7 +4,7 @@
 
 ddhub writes two columns, `image` {bytes, path} and `label` int64, in groups of rows, without compression, without
 dictionaries, in data pages of version 1. Other parquet files are refused: a few bytes of them could stand for
-gigabytes. A general reader cannot be asked what a file holds: pyarrow 26 ends the process for an unknown compression.
+gigabytes. pyarrow cannot be asked what a forged file holds: version 26 ends the process for an unknown compression.
 """
 
 from __future__ import annotations

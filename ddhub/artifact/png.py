@@ -1,7 +1,8 @@
 """The careful reader of stored images: a PNG's header and chunks are compared with the manifest before it is decoded.
 
 ddhub writes a PNG of three kinds of chunks, for what it is and its pixels. One that has anything else is refused: texts
-and profiles can stand for gigabytes.
+and profiles can stand for gigabytes. Pillow alone decodes 265 MB of pixels out of a file of 0.3 MB, and ignores bytes
+behind an image.
 """
 
 from __future__ import annotations

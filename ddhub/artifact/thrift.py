@@ -2,8 +2,9 @@
 
     Thrift(b"\\x15\\x04\\x00").struct()          # {1: 2}
 
-It is read here, and not by a library, because it is the first thing that is read of a file that anyone may have made:
-a value takes no more than some ten times its bytes of memory, and all that can go wrong is a ValueError.
+pyarrow reads these headers too, and ends the process for a forged one. This is the first thing that is read of a file
+that anyone may have made: a value takes no more than some ten times its bytes of memory, and all that can go wrong is
+a ValueError.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 A `.pt` file is a zip of a pickle and of the tensors' bytes. Pickle runs whatever a file names, so three walls stand
 before it: the names in it are read without executing it, and any but those that rebuild a plain tensor are refused;
 torch reads the rest with `weights_only=True`; and the bytes are mapped into memory, so that no tensor can be larger
-than the file. Their checksums are compared. What torch wrote before version 1.6 is no zip, and refused.
+than the file. Their checksums are compared. `weights_only=True` alone lets a file ask for a `bytearray` of a terabyte,
+and compares no checksums. What torch wrote before version 1.6 is no zip, and refused.
 """
 
 from __future__ import annotations

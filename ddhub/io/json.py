@@ -2,6 +2,8 @@
 
 canonical({"b": 1, "a": [1.5]})                      # '{"a":[1.5],"b":1}'
 parse(b'{"a": 1, "a": 2}', "manifest.json")          # ArtifactError: manifest.json: not JSON (the key 'a' twice)
+
+Python's own reader keeps the last of two values with one key, and takes NaN, and 1e999 as infinity.
 """
 
 from __future__ import annotations
