@@ -50,20 +50,20 @@ def dry_run(recipe: ModuleType, cfg: Any, run: Run) -> str:
 def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
     out = Path(values.pop("out"))
     names = ("preset", "data", "device", "precision", "until", "work", "dry_run")
-    own = {name: values.pop(name) for name in names}
-    cfg = configure(recipe, own["preset"], values)
+    run_options = {name: values.pop(name) for name in names}
+    cfg = configure(recipe, run_options["preset"], values)
     run = Run(
         recipe,
         cfg,
         out,
-        preset=own["preset"],
-        root=own["data"],
-        device=own["device"],
-        precision=own["precision"],
-        until=own["until"],
-        work=Path(own["work"]) if own["work"] else None,
+        preset=run_options["preset"],
+        root=run_options["data"],
+        device=run_options["device"],
+        precision=run_options["precision"],
+        until=run_options["until"],
+        work=Path(run_options["work"]) if run_options["work"] else None,
     )
-    if own["dry_run"]:
+    if run_options["dry_run"]:
         if ranks.rank() == 0:
             click.echo(dry_run(recipe, cfg, run))
         return
@@ -74,8 +74,8 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
             if ranks.rank() == 0:
                 click.echo(f"stopped after stage {stage}; the same command without --until goes on from there")
             return
-    if own["until"]:
-        raise click.UsageError(f"no stage {own['until']!r}; stages: {', '.join(run.seconds)}")
+    if run_options["until"]:
+        raise click.UsageError(f"no stage {run_options['until']!r}; stages: {', '.join(run.seconds)}")
     m = artifact.manifest
     click.echo(f"{out}: digest {m.digest}, content {m.content}, {m.stored_bytes:,} stored bytes")
     for line in compared(m):

@@ -42,7 +42,7 @@ from recipes.run.run import Run
 from recipes.run.teachers import of_imagenet, teachers
 from recipes.run.units import numbered
 from recipes.trajectories.adjoint import WAYS
-from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, Looking, check_net, imagenet_numbers
+from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, PixelWeights, check_net, imagenet_numbers
 from recipes.trajectories.experts import OPTIMIZERS, Experts, opened, settings, train
 from recipes.trajectories.flat import Flat
 from recipes.trajectories.initial import INITS, initial
@@ -199,18 +199,18 @@ def check(cfg: Config, source: Source) -> None:
         check_net(cfg.cam_net, source)
 
 
-def looking(cfg: Config, run: Run, source: Source, expert: nn.Module) -> Looking | None:
+def pixel_weights(cfg: Config, run: Run, source: Source, expert: nn.Module) -> PixelWeights | None:
     """What says where pixels matter, if anything does: an expert, or the net that `cam_net` names."""
     if cfg.cam == "none":
         return None
     if cfg.cam_net == "expert":
         net = expert.to(run.device).eval().requires_grad_(False)
-        return Looking(net=net, how=enhancing(cfg))
+        return PixelWeights(net=net, settings=enhancing(cfg))
     if cfg.cam_net.startswith("timm:"):
         numbers = imagenet_numbers(source) if cfg.cam_class == "subset" else None
-        return Looking(net=of_imagenet(run, source, cfg.cam_net), how=enhancing(cfg), numbers=numbers)
+        return PixelWeights(net=of_imagenet(run, source, cfg.cam_net), settings=enhancing(cfg), numbers=numbers)
     (net,), _ = teachers(run, source, (cfg.cam_net,), cfg.cam_epochs, cfg.seed, protocol=cfg.cam_protocol)
-    return Looking(net=net, how=enhancing(cfg))
+    return PixelWeights(net=net, settings=enhancing(cfg))
 
 
 def chunks(cfg: Config, source: Source) -> list[tuple[str, range]]:
@@ -283,7 +283,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
     begin = partial(initial, source, trajectories, flat, run.device)
     words = {"ipc": cfg.ipc, "seed": cfg.seed, "init": cfg.init, "soft": cfg.labels == "soft"}
     state = started(**run.stage("start", partial(begin, **words), {**known, **words}), step=cfg.lr_teacher)
-    look = looking(cfg, run, source, flat.load(trajectories[0, -1]))
+    look = pixel_weights(cfg, run, source, flat.load(trajectories[0, -1]))
     shared = {"experts": known, **_settings(cfg)}
     for stage, parts in chunks(cfg, source):
         work = partial(advance, parts, state, trajectories, flat, outer(cfg), look, run.device)

@@ -150,15 +150,15 @@ def compensators(net: nn.Module, natural: Tensor, cfg: Config, *, nets: int, set
     Raises:
         TrainingError: a compensator that is not a number.
     """
-    how, names = inversion(cfg), [(cfg.seed, nets, k) for k in sets]
+    settings, names = inversion(cfg), [(cfg.seed, nets, k) for k in sets]
     height, width = natural.shape[-2:]
     return optimise(
         net,
         torch.zeros_like(natural[:, 0]),
         lambda u: natural + u[:, None],
         torch.arange(natural.shape[1], device=natural.device),
-        how,
-        draws(how, names, size=(height, width), device=natural.device),
+        settings,
+        draws(settings, names, size=(height, width), device=natural.device),
         precision=precision,
     )
 
@@ -216,8 +216,8 @@ def _compensators(cfg: Config, run: Run, nets: list[nn.Module], natural: Tensor,
     for stage, m, part in compensator_units(cfg, k, classes * height * width):
         settings = {key: getattr(cfg, key) for key in shared}
         settings |= {"teacher": cfg.teachers[m], "net": m, "sets": k if len(part) == k else [part.start, part.stop]}
-        own = partial(compensators, nets[m], natural[part.start : part.stop], cfg, nets=m, sets=list(part))
-        work.append((stage, partial(_in_unit_scale, partial(own, precision=run.precision), std), settings))
+        work_of_part = partial(compensators, nets[m], natural[part.start : part.stop], cfg, nets=m, sets=list(part))
+        work.append((stage, partial(_in_unit_scale, partial(work_of_part, precision=run.precision), std), settings))
     return torch.cat([unit["u"] for unit in run.stages(work)]).unflatten(0, (len(nets), k))
 
 
@@ -227,7 +227,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
     k = natural_sets(cfg.ipc, classes, len(cfg.teachers)) if cfg.compensate else cfg.ipc
     rows = run.stage("select", lambda: {"rows": select(source, k, generator(cfg.seed, "select"))})["rows"]
     images = source.images[rows]
-    nets, facts = teachers(run, source, cfg.teachers, cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+    nets, records = teachers(run, source, cfg.teachers, cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     judges = nets[: cfg.label_teachers or len(nets)]
 
     shape = (-1, 1, 1)
@@ -250,8 +250,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
         labels = {"kind": "soft", "temperature": cfg.temperature}
         tensors["labels.logits"] = run.stage("labels", label)["logits"]
     elif cfg.labels == "teacher":
-        found = publish(run, source, judges, facts[: len(judges)])
-        labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": found}
+        published = publish(run, source, judges, records[: len(judges)])
+        labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": published}
     return run.write(
         images=images,
         image_labels=source.labels[rows],
@@ -259,7 +259,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": decoder.kind},
         labels=labels,
         protocol=students(cfg),
-        teachers=facts,
+        teachers=records,
         citation=CITATION,
         deviations=DEVIATIONS,
         paper=paper_rows(PAPER, cfg, "INFER") if cfg.compensate else [],

@@ -164,8 +164,8 @@ SMOKE = PRESETS.smoke
 
 def students(cfg: Config) -> Protocol:
     """The protocol that is recommended to students; labels that are stored per view have its epochs."""
-    own = {"epochs": cfg.student_epochs, "batch_size": cfg.student_batch}
-    return protocol(cfg.protocol, **{key: value for key, value in own.items() if value})
+    changes = {"epochs": cfg.student_epochs, "batch_size": cfg.student_batch}
+    return protocol(cfg.protocol, **{key: value for key, value in changes.items() if value})
 
 
 def _published_rows(cfg: Config) -> list[dict[str, Any]]:
@@ -190,14 +190,14 @@ def _image_settings(cfg: Config) -> dict[str, Any]:
     """What the images depend on."""
     if cfg.refine == "none":
         return _search_settings(cfg)
-    how = {"mask": vars(masking(cfg)), "inversion": vars(inversion(cfg)), "batch": cfg.batch}
-    return {**_search_settings(cfg), **how}
+    refinement = {"mask": vars(masking(cfg)), "inversion": vars(inversion(cfg)), "batch": cfg.batch}
+    return {**_search_settings(cfg), **refinement}
 
 
 def refine_units(cfg: Config, classes: int, side: int) -> list[tuple[str, range, range]]:
     """(stage, classes, images of a class) of the refinement."""
     work = batches(cfg.ipc, classes, cfg.batch, side**2)
-    return [(stage, *own) for stage, own in zip(numbered("refine", len(work)), work, strict=True)]
+    return [(stage, *unit) for stage, unit in zip(numbered("refine", len(work)), work, strict=True)]
 
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
@@ -208,10 +208,10 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     steps = [Step(stage="select", images=0)]
     steps.append(Step(stage=f"teacher-{cfg.teacher}", images=cfg.teacher_epochs * len(source.labels), rate=rate))
     looked = cfg.mipc * (1 + cfg.top if cfg.cam_filter else cfg.crops)
-    found = discovery_units(cfg.mipc, classes, side)
-    steps += [Step(stage=stage, images=len(own) * looked, rate=rate) for stage, own in found]
-    for stage, own, sets in refine_units(cfg, classes, side) if cfg.refine != "none" else ():
-        steps.append(Step(stage=stage, images=len(own) * len(sets) * cfg.steps, rate=rate))
+    searches = discovery_units(cfg.mipc, classes, side)
+    steps += [Step(stage=stage, images=len(labels) * looked, rate=rate) for stage, labels in searches]
+    for stage, labels, sets in refine_units(cfg, classes, side) if cfg.refine != "none" else ():
+        steps.append(Step(stage=stage, images=len(labels) * len(sets) * cfg.steps, rate=rate))
     size = items * (source.images[0].numel() + (1 if classes <= 256 else 2))
     more, stored = labelling(cfg).steps(items, classes, side, students(cfg).epochs, rate)
     return Plan(steps=[*steps, *more], artifact_bytes=size + stored)
@@ -237,14 +237,14 @@ def check(cfg: Config, source: Source) -> None:
 
 
 def _images(
-    cfg: Config, run: Run, source: Source, net: nn.Module, found: dict[str, Tensor]
+    cfg: Config, run: Run, source: Source, net: nn.Module, patches: dict[str, Tensor]
 ) -> tuple[Tensor, list[str]]:
     """The images u8 `[C · ipc, channels, S, S]`, class by class, and what refinement did, for the card."""
     classes, (channels, side) = len(source.classes), source.images.shape[1:3]
     mean, std = scale(source, run.device)
 
     def start(labels: range, sets: range) -> Tensor:
-        rows, boxes = (found[key][labels.start : labels.stop] for key in ("rows", "boxes"))
+        rows, boxes = (patches[key][labels.start : labels.stop] for key in ("rows", "boxes"))
         return mosaics(source.images, rows, boxes, cfg.factor, sets, run.device)
 
     def refined(labels: range, sets: range) -> dict[str, Tensor]:
@@ -257,11 +257,11 @@ def _images(
 
     images = torch.empty(classes, cfg.ipc, channels, side, side, dtype=torch.uint8)
     work, judged = refine_units(cfg, classes, side), torch.zeros(2, 3)
-    parts: Iterable[dict[str, Tensor]] = ({"images": start(*own)} for _, *own in work)
+    parts: Iterable[dict[str, Tensor]] = ({"images": start(*unit)} for _, *unit in work)
     if cfg.refine != "none":
         shared = _image_settings(cfg)
         units = [
-            (stage, partial(refined, *own), {**shared, "part": [str(each) for each in own]}) for stage, *own in work
+            (stage, partial(refined, *unit), {**shared, "part": [str(each) for each in unit]}) for stage, *unit in work
         ]
         parts = run.stages(units)
     for (_, labels, sets), part in zip(work, parts, strict=True):
@@ -271,13 +271,13 @@ def _images(
     if cfg.refine == "none":
         return images.flatten(0, 1), []
     (right, sure, gap), (right_after, sure_after, gap_after) = (judged / (classes * cfg.ipc)).tolist()
-    said = (
+    notes = (
         f"The teacher recognises {right:.1%} of the images before refinement and {right_after:.1%} after it, with a "
         f"mean confidence of {sure:.3f} and {sure_after:.3f}; the BatchNorm loss goes from {gap:.1f} to "
         f"{gap_after:.1f}."
     )
-    log.info(said)
-    return images.flatten(0, 1), [said]
+    log.info(notes)
+    return images.flatten(0, 1), [notes]
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
@@ -289,12 +289,12 @@ def distill(cfg: Config, run: Run) -> Artifact:
         return {"rows": select(source, cfg.mipc, generator(cfg.seed, "patches"), "--mipc").view(count, -1)}
 
     rows = run.stage("select", pick, {"seed": cfg.seed, "images": cfg.mipc})["rows"]
-    nets, facts = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+    nets, records = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     needed = cfg.factor**2 * cfg.ipc
-    found = discover(run, source, nets[0], rows, look(cfg), needed, cfg.seed, _search_settings(cfg))
-    images, said = _images(cfg, run, source, nets[0], found)
+    patches = discover(run, source, nets[0], rows, look(cfg), needed, cfg.seed, _search_settings(cfg))
+    images, notes = _images(cfg, run, source, nets[0], patches)
     classes = torch.arange(count).repeat_interleave(cfg.ipc)
-    labels, tensors = label(run, source, images, classes, nets, facts, labelling(cfg), plan, _image_settings(cfg))
+    labels, tensors = label(run, source, images, classes, nets, records, labelling(cfg), plan, _image_settings(cfg))
     return run.write(
         images=images,
         image_labels=classes,
@@ -302,9 +302,9 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": "identity"},
         labels=labels,
         protocol=plan,
-        teachers=facts,
+        teachers=records,
         citation="\n".join([papers.RDED] if is_rded(cfg) else [papers.NRR_DD, papers.RDED]),
-        deviations=[*(DEVIATIONS_RDED if is_rded(cfg) else DEVIATIONS), *said],
+        deviations=[*(DEVIATIONS_RDED if is_rded(cfg) else DEVIATIONS), *notes],
         paper=_published_rows(cfg),
         method="rded" if is_rded(cfg) else "",
     )

@@ -55,8 +55,8 @@ def labelling(cfg: Config) -> Labelling:
 
 def students(cfg: Config) -> Protocol:
     """The protocol that is recommended to students; labels that are stored per view have its epochs."""
-    own = {"epochs": cfg.student_epochs, "batch_size": cfg.student_batch}
-    return protocol(cfg.protocol, **{key: value for key, value in own.items() if value})
+    changes = {"epochs": cfg.student_epochs, "batch_size": cfg.student_batch}
+    return protocol(cfg.protocol, **{key: value for key, value in changes.items() if value})
 
 
 PRESETS = read_presets(__file__, Config())
@@ -83,11 +83,13 @@ def distill(cfg: Config, run: Run) -> Artifact:
     rows = run.stage("select", lambda: {"rows": pick()}, drawn)["rows"]
     images, classes = source.images[rows], source.labels[rows]
     nets: list[nn.Module] = []
-    facts: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     if cfg.labels != "hard":
-        nets, facts = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+        nets, records = teachers(
+            run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol
+        )
     shared = {**drawn, **{key: getattr(cfg, key) for key in ("teacher", "teacher_epochs", "teacher_protocol")}}
-    labels, tensors = label(run, source, images, classes, nets, facts, labelling(cfg), students(cfg), shared)
+    labels, tensors = label(run, source, images, classes, nets, records, labelling(cfg), students(cfg), shared)
     return run.write(
         images=images,
         image_labels=classes,
@@ -95,7 +97,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": "identity"},
         labels=labels,
         protocol=students(cfg),
-        teachers=facts,
+        teachers=records,
         citation="",
         deviations=[],
         paper=[],

@@ -133,7 +133,7 @@ def recover(
         UsageError: a teacher without BatchNorm layers.
     """
     same = ("steps", "lr", "beta", "first_bn", "crop_scale", "flip", "tv", "l2")
-    how = Inversion(ahead=cfg.shift, back=cfg.shift_back, **{key: getattr(cfg, key) for key in same})
+    settings = Inversion(ahead=cfg.shift, back=cfg.shift_back, **{key: getattr(cfg, key) for key in same})
     shape = (len(labels), len(mean), size, size)
     noise = [torch.randn(shape, generator=generator(cfg.seed, "noise", labels.start, k)) for k in sets]
     names = [(cfg.seed, labels.start, k) for k in sets]
@@ -142,8 +142,8 @@ def recover(
         torch.stack(noise).to(mean),
         lambda x: x,
         torch.arange(labels.start, labels.stop, device=mean.device),
-        how,
-        draws(how, names, size=(size, size), device=mean.device),
+        settings,
+        draws(settings, names, size=(size, size), device=mean.device),
         precision=precision,
         bounds=((0 - mean) / std, (1 - mean) / std),
     )
@@ -185,7 +185,7 @@ def _recovered(cfg: Config, run: Run, net: nn.Module, source: Source, mean: Tens
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
     classes, students = len(source.classes), protocol(cfg.protocol)
-    (net,), facts = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+    (net,), records = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     mean, std = (torch.tensor(x, device=run.device).view(-1, 1, 1) for x in (source.mean, source.std))
     images = _recovered(cfg, run, net, source, mean, std)
 
@@ -200,10 +200,10 @@ def distill(cfg: Config, run: Run) -> Artifact:
     labels: dict[str, Any] = {"kind": "soft", "temperature": cfg.temperature}
     if cfg.labels == "static":
         decoder = Identity(images, [(0, 1)] * images.shape[1]).to(run.device)
-        found = run.stage("labels", lambda: {"logits": static_logits([net], decoder, mean, std)})
-        tensors["labels.logits"] = found["logits"]
+        stored_labels = run.stage("labels", lambda: {"logits": static_logits([net], decoder, mean, std)})
+        tensors["labels.logits"] = stored_labels["logits"]
     else:
-        published = publish(run, source, [net], facts)
+        published = publish(run, source, [net], records)
         labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": published}
     return run.write(
         images=images,
@@ -212,7 +212,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": "identity"},
         labels=labels,
         protocol=students,
-        teachers=facts,
+        teachers=records,
         citation=CITATION,
         deviations=[*DEVIATIONS, stored],
         paper=paper_rows(PAPER, cfg, "SRe2L"),

@@ -181,7 +181,7 @@ def check(cfg: Config, source: Source) -> None:
 
 
 def advance(
-    cfg: Config, outers: range, state: dict[str, Tensor], look: Searching, real: Real, how: Matching
+    cfg: Config, outers: range, state: dict[str, Tensor], look: Searching, real: Real, settings: Matching
 ) -> dict[str, Tensor]:
     """The state after some outer iterations: images and velocity `[K, n, C, H, W]`, norms `[2]`, regions `[K · n, k]`.
 
@@ -198,7 +198,7 @@ def advance(
             log.info("outer iteration %d: %d regions are new", outer, changed)
         # slot after slot the images of a class: [K, (f² + k) · n, 2]
         corners = look.corners(regions).unflatten(0, images.shape[:2]).transpose(1, 2).flatten(1, 2)
-        images, velocity = outer_iteration(outer, images, velocity, corners, look.side, real, how, contrast)
+        images, velocity = outer_iteration(outer, images, velocity, corners, look.side, real, settings, contrast)
     norms = contrast.norms if contrast else state["norms"]
     return {"images": images, "velocity": velocity, "norms": norms, "regions": regions}
 
@@ -257,13 +257,13 @@ def distill(cfg: Config, run: Run) -> Artifact:
     classes, side = len(source.classes), source.images.shape[2]
     needed = cfg.factor**2 * cfg.ipc
     rows = run.stage("select", lambda: {"rows": first_images(source, needed)}, {"images": needed})["rows"]
-    nets, facts = teachers(run, source, (cfg.proxy,), cfg.proxy_epochs, cfg.seed, protocol=cfg.proxy_protocol)
-    judge(facts[0], classes)
+    nets, records = teachers(run, source, (cfg.proxy,), cfg.proxy_epochs, cfg.seed, protocol=cfg.proxy_protocol)
+    judge(records[0], classes)
 
     labels = torch.arange(classes).repeat_interleave(cfg.ipc)
     look = Searching(search(cfg), Proxy(nets[0], *scale(source, run.device)), labels.to(run.device), side)
     real = Real(source, training(cfg), cfg.seed, cfg.batch_real, run.device)
-    how, shared = matching(cfg, side, run.device), _settings(cfg)
+    settings, shared = matching(cfg, side, run.device), _settings(cfg)
     images = mixed(source.images[rows], cfg.factor)
     state = {
         "images": images,
@@ -272,17 +272,17 @@ def distill(cfg: Config, run: Run) -> Artifact:
         "regions": torch.zeros(len(labels), cfg.regions, dtype=torch.long),
     }
     for stage, outers in chunks(cfg):
-        work = partial(advance, cfg, outers, state, look, real, how)
+        work = partial(advance, cfg, outers, state, look, real, settings)
         state = run.stage(stage, work, {**shared, "outer": [outers.start, outers.stop]})
 
     stored = (state["images"].clamp(0, 1) * 255).round().to(torch.uint8).flatten(0, 1)
     corners = look.corners(state["regions"].to(run.device))
     even, covered = evenness(look.maps(stored.to(run.device) / 255, corners))
-    (proxy,) = publish(run, source, nets, facts)
+    (proxy,) = publish(run, source, nets, records)
     measured = {
         "mUE": round(even, 4),
         "mUE_cov": round(covered, 4),
-        "proxy_accuracy": round(facts[0]["accuracy"], 2),
+        "proxy_accuracy": round(records[0]["accuracy"], 2),
         "proxy": f"{proxy['name']}@{proxy['digest'][:12]}",
     }
     log.info("mUE %(mUE).3f, mUE_cov %(mUE_cov).3f under proxy %(proxy)s of %(proxy_accuracy).1f %%", measured)
@@ -296,7 +296,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": "crops", "factor": cfg.factor, "side": look.side} if tiled else {"kind": "identity"},
         labels={"kind": "hard"},
         protocol=students(cfg),
-        teachers=facts if cfg.regions and cfg.policy != "random" else [],
+        teachers=records if cfg.regions and cfg.policy != "random" else [],
         citation="\n".join([papers.UDD, papers.IDC] if is_udd else [papers.IDC]),
         deviations=[*(PRESETS.deviations["udd"] if is_udd else []), *PRESETS.deviations["idc"]],
         paper=paper_rows(papers.IDC_TABLE if tiled else papers.IDC_I_TABLE, cfg, "IDC" if tiled else "IDC-I"),

@@ -79,17 +79,17 @@ def main(
     test = open_source(dataset, "test", root=root)  # first, as training takes hours
     source, rest = split(open_source(dataset, "train", root=root), held_out)
     plan = named(protocol, **({"epochs": epochs} if epochs else {}))
-    place = resolve_device(device)
-    precise = resolve_precision(precision, place)
+    where = resolve_device(device)
+    precise = resolve_precision(precision, where)
     out.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"model": model, "seed": seed, "held_out": held_out, "device": describe(place), "precision": precise}
-    log.info("%s: %s", out.name, json.dumps({**facts, "versions": versions(), "protocol": plan.to_json()}))
+    record = {"model": model, "seed": seed, "held_out": held_out, "device": describe(where), "precision": precise}
+    log.info("%s: %s", out.name, json.dumps({**record, "versions": versions(), "protocol": plan.to_json()}))
     begin, checkpoint = time.perf_counter(), out.with_name(f"{out.name}.checkpoint")
-    net, _, seconds = fit(real_data(source, plan).to(place), model, seed, precise, checkpoint)
-    accuracy = evaluate(net, test, device=place, precision=precise)
-    run = {"device": facts["device"], "precision": precise, "versions": versions(), "seconds": round(seconds, 1)}
+    net, _, seconds = fit(real_data(source, plan).to(where), model, seed, precise, checkpoint)
+    accuracy = evaluate(net, test, device=where, precision=precise)
+    run = {"device": record["device"], "precision": precise, "versions": versions(), "seconds": round(seconds, 1)}
     if rest is not None:
-        run |= {"held_out": held_out, "held_out_accuracy": evaluate(net, rest, device=place, precision=precise)}
+        run |= {"held_out": held_out, "held_out_accuracy": evaluate(net, rest, device=where, precision=precise)}
     digest = teachers.write(
         out,
         net,

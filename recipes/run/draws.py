@@ -31,13 +31,13 @@ def select(source: Source, per_class: int, generator: torch.Generator, option: s
     """
     rows = []
     for label, name in enumerate(source.classes):
-        own = (source.labels == label).nonzero().flatten()
-        if per_class > len(own):
+        members = (source.labels == label).nonzero().flatten()
+        if per_class > len(members):
             raise UsageError(
-                f"{per_class} images per class asked for, but class {name!r} of {source.name!r} has {len(own)}; "
+                f"{per_class} images per class asked for, but class {name!r} of {source.name!r} has {len(members)}; "
                 f"lower {option}"
             )
-        rows.append(own[torch.randperm(len(own), generator=generator)[:per_class]])
+        rows.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
     return torch.cat(rows)
 
 

@@ -18,11 +18,11 @@ METHODS = Path(__file__).parents[1]  # `recipes/`, where a method is a file
 
 def discover() -> dict[str, ModuleType]:
     """Every recipe by its command name: the modules of this package whose names do not start with `_`."""
-    found = {}
+    methods = {}
     for info in pkgutil.iter_modules([str(METHODS)]):
         if not info.ispkg and info.name != "__main__":
-            found[info.name.replace("_", "-")] = importlib.import_module(f"recipes.{info.name}")
-    return found
+            methods[info.name.replace("_", "-")] = importlib.import_module(f"recipes.{info.name}")
+    return methods
 
 
 def option(

@@ -61,10 +61,10 @@ class Change:
 
     def of(self, row: str) -> Settings:
         """The settings for a row."""
-        found = dict(self.settings)
+        merged = dict(self.settings)
         for names, settings in self.special.items():
-            found |= settings if _matches(row, names.split()) else {}
-        return found
+            merged |= settings if _matches(row, names.split()) else {}
+        return merged
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,10 @@ class Run:
 
     def source(self, name: str, split: str, size: int | None = None) -> Source:
         """Real data by name from the run's data root; the training split is the manifest's `source`."""
-        found = sources.open_source(name, split, root=self.root, size=size)
+        opened = sources.open_source(name, split, root=self.root, size=size)
         if split == "train":
-            self.train_source = found
-        return found
+            self.train_source = opened
+        return opened
 
     def path(self, stage: str, settings: Mapping[str, Any]) -> Path:
         """Where a stage's result lies: named by the stage, its settings and the data, wherever it was computed."""
@@ -148,14 +148,14 @@ class Run:
         for name, fn, settings in units[:last]:
             todo.append(Unit(name, self.path(name, asdict(self.cfg) if settings is None else settings), fn))
         machine = {"device": describe(self.device), "precision": self.precision, "versions": versions()}
-        found = results(todo, self.device, machine)
-        for unit, (_, facts) in zip(todo, found, strict=True):
-            self.seconds[unit.name] = float(facts["seconds"])
-            rest = {key: value for key, value in facts.items() if key != "seconds"}
-            self.computed[unit.name] = {**rest, "peak_bytes": int(facts["peak_bytes"])}
+        done = results(todo, self.device, machine)
+        for unit, (_, record) in zip(todo, done, strict=True):
+            self.seconds[unit.name] = float(record["seconds"])
+            rest = {key: value for key, value in record.items() if key != "seconds"}
+            self.computed[unit.name] = {**rest, "peak_bytes": int(record["peak_bytes"])}
         if self.until in names:
             raise Finished(self.until)
-        return [tensors for tensors, _ in found]
+        return [tensors for tensors, _ in done]
 
     def scaled(self) -> list[str]:
         """How the configuration differs from the row that its preset is a smaller tier of, one line a field."""

@@ -72,7 +72,7 @@ def weights(activation: Tensor, beta: float, threshold: float = 0.0) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looking:
+class PixelWeights:
     """A net that says where pixels matter.
 
     Attributes:
@@ -82,22 +82,22 @@ class Looking:
     """
 
     net: nn.Module
-    how: Enhancing
+    settings: Enhancing
     numbers: Tensor | None = None
 
     def weights(self, images: Tensor, classes: Tensor, iteration: int) -> Tensor:
         """F `[n, 1, H, W]` of normalised images `[n, C, H, W]`, each for its class of `[n]`, before an iteration."""
         outputs = classes if self.numbers is None else self.numbers.to(classes.device)[classes]
-        draw, found = generator(self.how.seed, "cam", iteration), []
+        draw, parts = generator(self.settings.seed, "cam", iteration), []
         for x, y in zip(images.split(_TOGETHER), outputs.split(_TOGETHER), strict=True):
-            if self.how.cam == "grad-cam":
+            if self.settings.cam == "grad-cam":
                 maps = grad_cam(self.net, x, y)
             else:
                 noise = _SIGMA * torch.randn(_PASSES, *x.shape, generator=draw)
                 maps = smooth_grad_cam(self.net, x, y, noise.to(x))
             size = (x.shape[2], x.shape[3])
-            found.append(weights(activation(maps, size), self.how.beta, self.how.threshold))
-        return torch.cat(found)
+            parts.append(weights(activation(maps, size), self.settings.beta, self.settings.threshold))
+        return torch.cat(parts)
 
 
 def imagenet_numbers(source: Source) -> Tensor:
