@@ -171,7 +171,7 @@ def fitting(ids: Sequence[str], about: About, ask: Ask = from_hub) -> list[nn.Mo
     nets = []
     for name in ids:
         if not _ID.fullmatch(name):
-            raise ArtifactError(f"teacher {name!r} is no id NAME@DIGEST; ddhub.teachers.identify(name) makes one")
+            raise ArtifactError(f"teacher {name!r} is not an id NAME@DIGEST; ddhub.teachers.identify(name) makes one")
         net, record = open_teacher(name, near=about.near, ask=ask)
         for key in ("classes", "image_size", "mean", "std"):
             if tuple(record[key]) != tuple(getattr(about, key)):
@@ -232,7 +232,7 @@ def _candidates(name: str, stem: str, near: Path | None) -> Iterator[Path]:
     yield Path(name)
     if name in _identified:
         yield _identified[name]
-    if not RULES["name"][1](stem):  # a path is no name, so that a manifest cannot lead elsewhere
+    if not RULES["name"][1](stem):  # a path is not a name, so that a manifest cannot lead elsewhere
         return
     yield Path(stem)
     if near is not None:

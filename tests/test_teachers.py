@@ -231,9 +231,9 @@ def test_an_artifact_finds_its_teachers_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        (with_ids([{"name": "t"}]), "teachers are no objects of name and digest"),
+        (with_ids([{"name": "t"}]), "teachers are not objects of name and digest"),
         (with_ids(None), "need their nets: ddhub.load"),
-        (with_ids([{"name": "t", "digest": ""}]), "teacher 't@' is no id NAME@DIGEST"),
+        (with_ids([{"name": "t", "digest": ""}]), "teacher 't@' is not an id NAME@DIGEST"),
         (with_ids([{"name": "out/t", "digest": "DIGEST"}]), "unknown teacher 'out/t'"),
         (with_ids([{"name": "t", "digest": "DIGEST"}], lr=-1), "its learned rate is -1, not a number above 0"),
     ],

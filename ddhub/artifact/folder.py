@@ -209,7 +209,7 @@ class Artifact:
             tensors: any others, by a name of a-z, 0-9, `_` and `.`.
 
         Raises:
-            UsageError: input that is no artifact, or a folder that holds anything else.
+            UsageError: input that is not an artifact, or a folder that holds anything else.
             ArtifactError: a disk that is full or read-only.
         """
         import safetensors.torch  # here because reading needs neither this nor pyarrow, of `pixels`

@@ -36,7 +36,7 @@ def read(data: bytes, count: int, image_size: tuple[int, int, int], classes: int
         try:
             images[i] = _decode(b"" if png is None else bytes(png), image_size)
         except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, …
-            raise ValueError(f"image {i} is no PNG of {image_size} pixels ({first_line(error)})") from None
+            raise ValueError(f"image {i} is not a PNG of {image_size} pixels ({first_line(error)})") from None
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 

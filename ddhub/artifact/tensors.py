@@ -98,7 +98,7 @@ def _spans(data: bytes, want: Mapping[str, Mapping[str, Any]]) -> tuple[memoryvi
     except ValueError as error:
         raise ValueError(f"cannot be read (its header: {error})") from None
     if not isinstance(header, dict):
-        raise ValueError("cannot be read (its header is no JSON object)")
+        raise ValueError("cannot be read (its header is not a JSON object)")
     if header.keys() != want.keys():
         raise ValueError(f"holds other tensors than the manifest lists ({min(header.keys() ^ want.keys())!r})")
     for name, entry in header.items():

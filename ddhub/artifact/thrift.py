@@ -19,7 +19,7 @@ class Thrift:
     """A reader of `data` that begins at byte `at`, and moves on.
 
     Raises:
-        ValueError: bytes that are no value, or an end too early.
+        ValueError: bytes that are not a value, or an end too early.
     """
 
     def __init__(self, data: bytes | memoryview, at: int = 0) -> None:

@@ -82,7 +82,7 @@ def _asked(entry: Entry) -> set[tuple[str, ...]]:
 
 
 def _maker(entry: Entry) -> tuple[str, str]:
-    """The recipe; of what was imported also the method, as it is no variant of all else that was."""
+    """The recipe; of what was imported also the method, as it is not a variant of all else that was."""
     path = entry.manifest.recipe["path"]
     return path, entry.manifest.method if is_imported(entry.manifest) else ""
 

@@ -36,7 +36,7 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
 
     Raises:
         ArtifactError: folders that are not those of the classes.
-        SourceError: no such tree, a file that is no image or, unless `resize`, has another size.
+        SourceError: no such tree, a file that is not an image or, unless `resize`, has another size.
         UsageError: images above DDHUB_MAX_BYTES.
     """
     images = read_tree(f"{FOLDER}{path}").splits["train"]
@@ -65,7 +65,7 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
         notes.append(f"{resized:,} images had another size: {RULE} to {side} px.")
     notes += [f"{count:,} images of mode {mode} were converted." for mode, count in sorted(converted.items())]
     if images.others:
-        notes.append(f"{images.others:,} files that are no images were left out.")
+        notes.append(f"{images.others:,} files that are not images were left out.")
     return Published(images=pixels, classes=labels, scale="unit", named=named, files=tuple(files), notes=tuple(notes))
 
 

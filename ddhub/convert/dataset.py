@@ -68,7 +68,7 @@ def check_images(path: Path, images: Tensor, data: DataSet, size: int | None, co
         constants: mean and std, which must be as many as the channels.
 
     Raises:
-        ArtifactError: images of other channels, or that are no squares.
+        ArtifactError: images of other channels, or that are not squares.
         UsageError: another side, other constants, or more bytes than DDHUB_MAX_BYTES.
     """
     channels, height, width = images.shape[1:]

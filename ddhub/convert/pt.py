@@ -6,7 +6,7 @@ A `.pt` file is a zip of a pickle and of the tensors' bytes. Pickle runs whateve
 before it: the names in it are read without executing it, and any but those that rebuild a plain tensor are refused;
 torch reads the rest with `weights_only=True`; and the bytes are mapped into memory, so that no tensor can be larger
 than the file. Their checksums are compared. `weights_only=True` alone lets a file ask for a `bytearray` of a terabyte,
-and compares no checksums. What torch wrote before version 1.6 is no zip, and refused.
+and compares no checksums. What torch wrote before version 1.6 is not a zip, and refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load(path: Path) -> Any:
 
 
 def check_size(path: Path) -> None:
-    """Raises OSError; ArtifactError for what is no file, such as a pipe; UsageError above DDHUB_MAX_BYTES."""
+    """Raises OSError; ArtifactError for what is not a file, such as a pipe; UsageError above DDHUB_MAX_BYTES."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ArtifactError(f"{path}: no file; give the path of one")

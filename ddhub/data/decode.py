@@ -120,7 +120,7 @@ def grid(height: int, width: int, factor: int) -> Tensor:
     0.5 (IDC, arXiv 2205.14959, section 4.2, and its code).
 
     Raises:
-        UsageError: an image that is no square, a factor below 1, or one with which a tile holds none of its pixels.
+        UsageError: an image that is not a square, a factor below 1, or one with which a tile holds none of its pixels.
     """
     side = tile_side(height, factor)
     if height != width or factor < 1 or (factor - 1) * side >= height:

@@ -25,7 +25,7 @@ def max_bytes() -> int:
     """Bytes that an artifact may have, on disk or once it is decoded: DDHUB_MAX_BYTES, else 2 GiB.
 
     Raises:
-        UsageError: a DDHUB_MAX_BYTES that is no number of bytes.
+        UsageError: a DDHUB_MAX_BYTES that is not a number of bytes.
     """
     text = os.environ.get("DDHUB_MAX_BYTES") or str(2**31)
     if not re.fullmatch("[0-9]{1,18}", text):
@@ -67,7 +67,7 @@ def names_in(folder: Path, parts: Iterable[str]) -> set[str]:
 
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """A file to read and its size in bytes. Raises OSError, also for what is no file: a pipe would wait for ever."""
+    """A file to read and its size in bytes. Raises OSError, also for what is not a file: a pipe would wait for ever."""
     # not blocking, so that a pipe is opened and then refused
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:

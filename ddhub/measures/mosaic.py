@@ -27,7 +27,7 @@ def draw(artifact: Artifact, proxy: nn.Module | None = None) -> tuple[bytes, str
     The artifact must be one with the decoder `crops`, the proxy a net of its data set.
 
     Raises:
-        UsageError: a proxy that is no ConvNet.
+        UsageError: a proxy that is not a ConvNet.
     """
     m = artifact.manifest
     decoder = build(m.decoder, artifact.images(), artifact.tensors(), m.pixel_range)

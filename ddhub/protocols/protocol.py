@@ -204,7 +204,7 @@ class Protocol:
         """
         augment = record.get("augment", {})
         if not isinstance(augment, Mapping):
-            raise ArtifactError("protocol: augment is no object; regenerate the artifact")
+            raise ArtifactError("protocol: augment is not an object; regenerate the artifact")
         known = {item.name for item in fields(cls)}
         strange = sorted(set(record) - known) + sorted(set(augment) - {item.name for item in fields(Augment)})
         if strange:

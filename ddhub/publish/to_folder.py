@@ -34,7 +34,7 @@ def push(publication: Publication, tree: Path, *, dry_run: bool) -> Published:
     name, files = publication.name, publication.files
     folder = tree / name
     if folder.exists() and not any((folder / mark).is_file() for mark in (MANIFEST, TEACHER)):
-        raise UsageError(f"{folder}: not overwritten, it is no artifact; choose another folder for --to")
+        raise UsageError(f"{folder}: not overwritten, it is not an artifact; choose another folder for --to")
     catalog = _catalog(tree)
     entry = {"digest": publication.digest, "files": sorted(files)}
     is_listed = publication.kind != "dataset" or catalog.get(name) == entry

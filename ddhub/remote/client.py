@@ -100,7 +100,9 @@ def pins(path: Path = CATALOG) -> dict[str, Pin]:
 
 def _pin(name: str, entry: object, path: Path) -> Pin:
     if not is_name(name) or not isinstance(entry, dict) or entry.keys() != set(Pin.__annotations__):
-        raise ArtifactError(f"{path}: the entry {name!r} is no object of {', '.join(Pin.__annotations__)}; {REPAIR}")
+        raise ArtifactError(
+            f"{path}: the entry {name!r} is not an object of {', '.join(Pin.__annotations__)}; {REPAIR}"
+        )
     try:
         return Pin(**entry)
     except ArtifactError as error:

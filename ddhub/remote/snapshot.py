@@ -57,7 +57,7 @@ def fetch(
         UsageError: a revision that cannot be one, or a download above DDHUB_MAX_BYTES.
     """
     if revision is not None and not _REVISION.fullmatch(revision):
-        raise UsageError(f"revision {revision!r} is no commit, branch or tag; correct it")
+        raise UsageError(f"revision {revision!r} is not a commit, branch or tag; correct it")
     cached = RepoCache(repo, kind, digest, access)
     commit = revision if revision and COMMIT.fullmatch(revision) else None
     known = commit or (digest and cached.ref(revision))

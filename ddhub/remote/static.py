@@ -74,7 +74,7 @@ def _entry(name: str, data: bytes, subject: str) -> dict[str, Any]:
         or not re.fullmatch(r"[0-9a-f]{64}", str(entry["digest"]))
         or not isinstance(entry["files"], list)
     ):
-        raise ArtifactError(f"{subject}: the entry {name!r} is no object of digest and files; {REPAIR}")
+        raise ArtifactError(f"{subject}: the entry {name!r} is not an object of digest and files; {REPAIR}")
     return entry
 
 
@@ -134,7 +134,7 @@ def _safe(url: str) -> str:
     except ValueError:
         local = host == "localhost"
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise UsageError(f"source {url!r} is no https:// address; name one, or a folder")
+        raise UsageError(f"source {url!r} is not an https:// address; name one, or a folder")
     return url.rstrip("/")
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from ddhub.errors import unknown
 from ddhub.sources.subsets import CLASSIC, COMP_DD, NETTE, SIDE, WOOF
 
-FOLDER = "folder:"  # of names that are no entry here but a path: images of the user's own (`ddhub.sources.folder`)
+FOLDER = "folder:"  # of names that are not an entry here but a path: images of the user's own (`ddhub.sources.folder`)
 
 
 def _asset(name: str) -> tuple[str, ...]:

@@ -82,4 +82,6 @@ def teacher_ids(manifest: Manifest) -> list[str]:
     try:
         return [f"{entry['name']}@{entry['digest']}" for entry in entries]
     except (KeyError, TypeError):
-        raise ArtifactError(f"{manifest.name}: its teachers are no objects of name and digest; regenerate it") from None
+        raise ArtifactError(
+            f"{manifest.name}: its teachers are not objects of name and digest; regenerate it"
+        ) from None

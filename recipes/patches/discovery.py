@@ -44,7 +44,7 @@ class Search:
         crop_area: least share of an image that a box covers, in (0, 1].
         top: patches that are kept of an image.
         factor: f; a patch has a side of S / f.
-        cam_ratio: density, mass or share; empty is no CAM.
+        cam_ratio: density, mass or share; empty if no CAM is used.
         epsilon: ε of `share`.
         confidence: lowest, highest or random: which patches come first.
         guard: what is dropped: none; `median`, patches whose ratio is below that of their class; `top5`, patches

@@ -69,7 +69,7 @@ class Run:
         if not is_name(out.name):
             raise UsageError(f"{out.name!r} cannot name an artifact; use lower-case letters, digits, '.', '_' and '-'")
         if out.exists() and not (out / "manifest.json").exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"{out} exists and is no artifact; choose another OUT")
+            raise UsageError(f"{out} exists and is not an artifact; choose another OUT")
         self.recipe, self.cfg, self.out, self.preset, self.root, self.until = (
             recipe,
             cfg,

@@ -99,7 +99,7 @@ def train(source: Source, rule: Experts, flat: Flat, path: Path, device: torch.d
     Raises:
         UsageError: no room for the file, or no place to write it.
         ArtifactError: what is at `path` is damaged or of other experts.
-        TrainingError: parameters that are no numbers, or another rank that is gone.
+        TrainingError: parameters that are not numbers, or another rank that is gone.
     """
     file = _file(path, rule, flat, source)
     if ranks.rank() == 0:
@@ -198,7 +198,7 @@ def _trajectories(data: DistilledData, experts: Sequence[int], rule: Experts, fl
     """Train some experts, all as far as each other, to the end.
 
     Raises:
-        TrainingError: parameters that are no numbers.
+        TrainingError: parameters that are not numbers.
     """
     done = file.epochs()[experts[0]]
     if done:
@@ -212,7 +212,7 @@ def _trajectories(data: DistilledData, experts: Sequence[int], rule: Experts, fl
             w = epoch(data, experts, w, number, rule, flat)
         if not bool(w.isfinite().all()):
             raise TrainingError(
-                f"expert {experts[int(w.isfinite().all(1).int().argmin())]} is no number after epoch {number + 1} "
+                f"expert {experts[int(w.isfinite().all(1).int().argmin())]} is not a number after epoch {number + 1} "
                 f"({rule.optimizer}, lr {rule.lr:g}); lower its lr, or its rho"
             )
         seconds = time.perf_counter() - begin

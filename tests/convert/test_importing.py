@@ -55,7 +55,7 @@ def normalized(images: Tensor) -> Tensor:
 
 
 def off_grid() -> Tensor:
-    """Normalised images whose values reach beyond [0, 1] in unit scale and are no bytes."""
+    """Normalised images whose values reach beyond [0, 1] in unit scale and are not bytes."""
     return normalized(pixels()) + torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
 
@@ -286,7 +286,7 @@ def test_class_folders(tmp_path: Path, names: list[str], rule: str) -> None:
     assert torch.equal(found.images(), pixels())
     assert found.image_labels().tolist() == [k for k in range(10) for _ in range(2)]
     assert f"Class folders {rule}." in found.manifest.deviations
-    assert "1 files that are no images were left out." in found.manifest.deviations
+    assert "1 files that are not images were left out." in found.manifest.deviations
     assert found.manifest.labels == {"kind": "hard"} and "sha256 of 20 files" in found.manifest.recipe["config"]
     if "numbered" in rule:
         other = [*range(1, 10), 0]

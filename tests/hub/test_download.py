@@ -137,7 +137,7 @@ def test_revisions(hub: DummyHub, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UsageError, match="another revision, 'v2', is asked for too"):
         resolve(f"{REPO}@v1", revision="v2")
     for bad in ("../main", "a b", "x" * 201, "-x"):
-        with pytest.raises(UsageError, match="is no commit, branch or tag"):
+        with pytest.raises(UsageError, match="is not a commit, branch or tag"):
             resolve(REPO, revision=bad)
     with pytest.raises(UsageError, match="only what is on the Hub has revisions"):
         resolve(BUNDLED / "cifar10-random-ipc10", revision="v1")
@@ -174,8 +174,8 @@ def test_a_pin_of_another_commit_or_digest_is_an_error(hub: DummyHub, catalog: P
         ("{", "not JSON"),
         ('{"format": 2, "artifacts": {}}', "no catalog of format 1"),
         ('{"format": 1, "artifacts": []}', "no catalog of format 1"),
-        ('{"format": 1, "artifacts": {"../x": {}}}', "the entry '../x' is no object of"),
-        ('{"format": 1, "artifacts": {"x": {"repo": "a/b"}}}', "the entry 'x' is no object of repo, revision"),
+        ('{"format": 1, "artifacts": {"../x": {}}}', "the entry '../x' is not an object of"),
+        ('{"format": 1, "artifacts": {"x": {"repo": "a/b"}}}', "the entry 'x' is not an object of repo, revision"),
     ],
 )
 def test_a_damaged_catalog_is_an_error(catalog: Path, text: str, message: str) -> None:

@@ -104,7 +104,7 @@ def test_nothing_else_is_overwritten_in_a_folder(tmp_path: Path) -> None:
     folder, tree = shelf.pair(tmp_path / "out"), tmp_path / "tree"
     (tree / INFER).mkdir(parents=True)
     (tree / INFER / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="not overwritten, it is no artifact"):
+    with pytest.raises(UsageError, match="not overwritten, it is not an artifact"):
         push(folder, tree)
     (tree / "catalog.json").write_text("[]")
     with pytest.raises(DDHubError, match=r"catalog\.json"):

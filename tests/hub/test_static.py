@@ -92,9 +92,9 @@ def test_a_folder(tree: Path) -> None:
     ("catalog", "message"),
     [
         ({"digest": "0" * 64}, "'tiny' has digest 000000000000, its manifest is 'tiny'"),
-        ({"digest": "../x"}, "the entry 'tiny' is no object of digest and files"),
-        ({"files": None}, "the entry 'tiny' is no object of digest and files"),
-        ({"more": 1}, "the entry 'tiny' is no object of digest and files"),
+        ({"digest": "../x"}, "the entry 'tiny' is not an object of digest and files"),
+        ({"files": None}, "the entry 'tiny' is not an object of digest and files"),
+        ({"more": 1}, "the entry 'tiny' is not an object of digest and files"),
     ],
 )
 def test_a_catalog_that_is_not_its_trees(tree: Path, server: Server, catalog: dict[str, Any], message: str) -> None:
@@ -180,7 +180,7 @@ def test_redirects_are_not_followed(server: Server) -> None:
     "url", ["http://example.org", "ftp://example.org", "file:///etc", "http://127.0.0.1.example.org", "https://"]
 )
 def test_only_addresses_that_cannot_be_changed_on_the_way(tree: Path, url: str) -> None:
-    with pytest.raises(UsageError, match="is no https:// address; name one, or a folder"):
+    with pytest.raises(UsageError, match="is not an https:// address; name one, or a folder"):
         resolve(NAME, source=url)
 
 

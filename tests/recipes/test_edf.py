@@ -458,7 +458,7 @@ def bare(tmp_path: Path, cfg: edf.Config) -> Callable[[], object]:
         ({"cam": "cam"}, "unknown cam 'cam'"),
         ({"init": "noise"}, "unknown init 'noise'"),
         ({"dsa": "color_blur"}, "unknown operation in dsa 'blur'"),
-        ({"net": "resnet18"}, "net 'resnet18' is no ConvNet with InstanceNorm"),
+        ({"net": "resnet18"}, "net 'resnet18' is not a ConvNet with InstanceNorm"),
         ({"cam_net": "timm:resnet18.tv_in1k"}, "the classes of cifar10-mini are none of ImageNet's"),
         ({"cam_net": "resnet19"}, "unknown model 'resnet19'"),
         ({"threshold": 0.0}, "threshold is 0.0; it must be a finite number above 0"),

@@ -248,7 +248,7 @@ def test_bad_input_is_one_line_with_the_next_step(words: list[str], code: int, m
 def test_a_folder_that_is_no_artifact_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(UsageError, match="exists and is no artifact"):
+    with pytest.raises(UsageError, match="exists and is not an artifact"):
         Run(RECIPES["random-real"], RECIPES["random-real"].SMOKE, tmp_path / "mine")
 
 
