@@ -269,3 +269,10 @@ def test_infer_beats_random_at_the_same_raw_bytes_under_one_protocol() -> None:
     ours, theirs = ({(*m.setting, m.first.model): m.mean for m in entry.means()} for entry in (infer, random))
     assert ours.keys() <= theirs.keys() and len(ours) == 2
     assert all(ours[key] > theirs[key] for key in ours)
+
+
+def test_the_command_on_every_card_is_a_method_with_that_preset() -> None:
+    for entry in bundled.at_hand().values():
+        recipe = entry.manifest.recipe
+        method = discover()[Path(recipe["path"]).stem.replace("_", "-")]
+        assert recipe["preset"] is None or recipe["preset"] in {*method.PRESETS, "smoke"}, entry.manifest.name

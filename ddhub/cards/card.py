@@ -16,6 +16,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from ddhub.artifact.fields import DTYPE_BYTES
@@ -185,7 +186,9 @@ def _recipe_command(m: Manifest) -> list[str]:
     else:
         pairs = sorted(recipe["config"].items())
         flags = [word for key, x in pairs for word in (f"--{key.replace('_', '-')}", _setting(x))]
-    return ["python", "-m", "recipes", m.method, m.name, *flags, "--data", "ROOT"]
+    # The file is the command: a method such as IDC may be a preset of another's.
+    command = PurePosixPath(recipe["path"]).stem.replace("_", "-")
+    return ["python", "-m", "recipes", command, m.name, *flags, "--data", "ROOT"]
 
 
 def _setting(value: object) -> str:

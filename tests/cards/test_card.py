@@ -419,3 +419,9 @@ def test_no_text_breaks_the_metadata() -> None:
     (label,) = [x for x in found["dataset_info"][0]["features"] if x["name"] == "label"]
     assert label["dtype"]["class_label"]["names"] == {str(i): name for i, name in enumerate(names)}
     assert found["tags"][2] == "- x: [" and found["license"] == "other"
+
+
+def test_the_command_names_the_file_of_a_method_that_is_a_preset_of_another() -> None:
+    recipe = {**tiny().recipe, "path": "recipes/nrr_dd.py", "preset": "rded-tiny-ipc2"}
+    text = card.render(Entry(tiny(method="rded", recipe=recipe), []))
+    assert "python -m recipes nrr-dd tiny-infer-ipc2 --preset rded-tiny-ipc2 --seed 0 --data ROOT" in text
