@@ -127,7 +127,7 @@ def test_bundled_data_are_what_they_were(name: str) -> None:
     known = json.loads((ROOT / "tests/stock.json").read_text())
     assert known.keys() == {*bundled.names()} and torch.get_num_threads() == 1
     data = ddhub.load(name)
-    own = {} if data._own.kind == "teacher" else data._own.state_dict()
+    own = {} if data._own_labels.kind == "teacher" else data._own_labels.state_dict()
     found = {
         "n": len(data),
         "images": sha256(torch.cat([data.decoder(i) for i in torch.arange(len(data)).split(256)])),

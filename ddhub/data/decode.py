@@ -183,10 +183,10 @@ class Crops(Identity):
         self.register_buffer("tiles", grid(height, width, factor).to(images.device))
         self.register_buffer("boxes", images.new_empty(len(images), 0, 2) if boxes is None else boxes)
         self.factor, self.side, self.size = factor, tile_side(height, factor), (height, width)
-        self.squares = len(self.tiles) + self.boxes.shape[1]  # of an image
+        self.crops_per_image = len(self.tiles) + self.boxes.shape[1]  # of an image
 
     def __len__(self) -> int:
-        return len(self.images) * self.squares
+        return len(self.images) * self.crops_per_image
 
     def image_of(self, items: Tensor) -> Tensor:
         """The stored image `[B]` that each item comes from: the one that gives the item its class."""

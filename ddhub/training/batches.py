@@ -49,7 +49,7 @@ class DistilledData:
         self, decoder: Decoder, labels: Labels, protocol: Protocol, about: About, made_for: Protocol | None = None
     ) -> None:
         self.decoder, self.protocol, self.about = decoder, protocol, about
-        self._own = labels  # the artifact's, which another protocol may ask for again
+        self._own_labels = labels  # the artifact's, which another protocol may ask for again
         self._made_for = made_for or protocol  # whose views labels were stored for
         self.labels = _asked_for(labels, protocol, about).to(decoder.images.device)
         self._checked(protocol)
@@ -69,8 +69,8 @@ class DistilledData:
         target = resolve_device(device)
         if target != self.device:
             self.decoder = deepcopy(self.decoder).to(target)
-            original, labels = deepcopy((self._own, self.labels))  # together: they may be or share the same nets
-            self._own, self.labels = original.to(target), labels.to(target)
+            original, labels = deepcopy((self._own_labels, self.labels))  # together: they may be or share the same nets
+            self._own_labels, self.labels = original.to(target), labels.to(target)
             self._settle(target)
         return self
 
@@ -85,7 +85,7 @@ class DistilledData:
             UsageError, ArtifactError: teachers that are not there, damaged or of other data (`ddhub.teachers`).
         """
         made_for = None if labels else self._made_for
-        original = (labels or self._own).to(self.device)
+        original = (labels or self._own_labels).to(self.device)
         return type(self)(self.decoder, original, protocol or self.protocol, self.about, made_for)
 
     def _checked(self, plan: Protocol) -> None:
