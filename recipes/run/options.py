@@ -58,7 +58,8 @@ def check_options(cfg: Any) -> None:
             raise unknown(item.name, str(value), rule["choices"])
         require(_fits(item.default, value), item.name, value, _KINDS[type(item.default)])
         if isinstance(value, (int, float)) and not _is_inside(value, rule):
-            require(False, item.name, value, _bounds(rule))
+            kind = "" if isinstance(item.default, int) else "a finite number"
+            require(False, item.name, value, _bounds(rule, kind))
 
 
 _KINDS = {
@@ -82,11 +83,12 @@ def _is_inside(value: float, rule: Mapping[str, Any]) -> bool:
     return above and (high is None or value <= high) and (under is None or value < under)
 
 
-def _bounds(rule: Mapping[str, Any]) -> str:
-    """'1 or more', 'above 0', 'in [0, 1)'."""
+def _bounds(rule: Mapping[str, Any], kind: str) -> str:
+    """'1 or more', 'a finite number above 0', 'in [0, 1)'."""
     low, over, high, under = (rule.get(key) for key in ("low", "over", "high", "under"))
     if high is None and under is None:
-        return f"{low:g} or more" if over is None else f"above {over:g}"
+        words = f"{low:g} or more" if over is None else f"above {over:g}"
+        return f"{kind}{', ' * (over is None)}{' ' * (over is not None)}{words}" if kind else words
     left = f"[{low:g}" if over is None else f"({over:g}"
     return f"in {left}, {high:g}]" if under is None else f"in {left}, {under:g})"
 

@@ -34,6 +34,7 @@ DIGESTS = {
     "datm": "91a937734b29",
     "edf": "4271c4505239",
     "edf-kd": "8869c866fb95",
+    "teacher": "3b3a5e0ad1e4",
     "squeeze": "5f5e2889e6e3",
     "squeeze-tiny": "12755073e033",
 }

@@ -452,7 +452,7 @@ def test_teachers_of_cpu_presets_are_those_of_the_other_recipes() -> None:
     ("changes", "message"),
     [
         ({"ipc": 4}, "12 images with 1 squares each are 12 patches a class, 16 are needed; raise --mipc or --top"),
-        ({"epsilon": 0.0}, r"epsilon is 0; it must be in \(0, 1\]"),
+        ({"epsilon": 0.0}, r"epsilon is 0.0; it must be in \(0, 1\]"),
         ({"epsilon": 1.5}, r"epsilon is 1.5; it must be in \(0, 1\]"),
         ({"refine": "foreground"}, "unknown refine 'foreground'; did you mean 'background'?"),
         ({"labels": "dbr-twice"}, "unknown labels 'dbr-twice'; did you mean 'dbr-once'?"),

@@ -194,7 +194,7 @@ def test_the_card_says_what_was_scaled(tmp_path: Path) -> None:
     [
         (["infer", "OUT", "--ipc", "1", "--dataset", "cifar10-mini"], 2, "ipc 1 is too small for INFER"),
         (["random-real", "OUT", "--ipc", "201", "--dataset", "cifar10-mini"], 2, "has 200; lower --ipc"),
-        (["random-real", "OUT", "--ipc", "0"], 2, "ipc is 0; use --ipc 1 or more"),
+        (["random-real", "OUT", "--ipc", "0"], 2, "ipc is 0; it must be 1 or more"),
         (
             ["random-real", "OUT", "--dataset", "cifar11"],
             2,

@@ -250,7 +250,7 @@ def bare(tmp_path: Path, cfg: udd.Config) -> Callable[[], object]:
         ({"regions": 22}, "regions is 22, and a stored image has 21 candidates; lower --regions"),
         (
             {"ipc": 51},
-            "ipc 51 starts from 204 images of each class, but class 'airplane' of .* has 200; lower --ipc",
+            "ipc 51 starts from 204 images of each class, but class 'airplane' of .* has 200 images; lower --ipc",
         ),
         ({"factor": 1}, "factor 1 has no tiles, and 2 regions; use --regions 0 or --factor 2"),
         ({"net": "convnet3-bn"}, "net 'convnet3-bn' is not a ConvNet with InstanceNorm; use convnet3, or convnet3-wN"),
