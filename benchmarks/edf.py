@@ -60,7 +60,7 @@ class Problem:
         x = torch.randn(images, 3, SIDE, SIDE, generator=random)
         y = torch.randn(images, CLASSES, generator=random)
         self.state = {key: value.to(device) for key, value in started(x.to(dtype), y.to(dtype), 0.01).items()}
-        self.how = Outer(
+        self.settings = Outer(
             seed=0, window=Window(least=0, first=1, last=1, expansion=1, sequential=False), span=1, steps=steps,
             batch=images, ops=DSA_OPS, crop=0.125, drop=0.25, skip=torch.inf, rates=(1.0, 1.0, 1e-5),
             momenta=(0.5, 0.9, 0.5), way="", segment=1,
@@ -68,7 +68,7 @@ class Problem:
 
     def run(self, way: str) -> State:
         """The state after one iteration."""
-        state, _ = outer_iteration(0, self.state, self.trajectories, self.flat, replace(self.how, way=way))
+        state, _ = outer_iteration(0, self.state, self.trajectories, self.flat, replace(self.settings, way=way))
         if state["images"].is_cuda:
             torch.cuda.synchronize()
         return state
@@ -87,9 +87,9 @@ def peak_bytes(problem: Problem, way: str) -> int:
 def largest_gap(name: str, device: torch.device) -> float:
     """The largest relative difference of a way's gradients from the unroll's, after one iteration in float64."""
     problem = Problem(name, 4, 3, device, torch.float64)
-    found = {way: problem.run(way) for way in WAYS}
+    gradients = {way: problem.run(way) for way in WAYS}
     gaps = [
-        (found[way][key] - found["unroll"][key]).norm() / found["unroll"][key].norm()
+        (gradients[way][key] - gradients["unroll"][key]).norm() / gradients["unroll"][key].norm()
         for way in WAYS
         for key in ("velocity.images", "velocity.labels", "velocity.step")
     ]
@@ -98,15 +98,17 @@ def largest_gap(name: str, device: torch.device) -> float:
 
 def expert_steps(flat: Flat, w: Tensor, x: Tensor, labels: Tensor, together: int) -> Tensor:
     """The parameters [k, P] of k experts after a step, so many of them at once."""
-    how = Experts(net=flat.name, count=len(w), epochs=1)
+    settings = Experts(net=flat.name, count=len(w), epochs=1)
 
     def stepped(rows: slice) -> Tensor:
-        return w[rows] - how.lr * direction(partial(gradients, flat, x=x[rows], labels=labels[rows]), w[rows], how)
+        return w[rows] - settings.lr * direction(
+            partial(gradients, flat, x=x[rows], labels=labels[rows]), w[rows], settings
+        )
 
-    found = torch.cat([stepped(slice(first, first + together)) for first in range(0, len(w), together)])
-    if found.is_cuda:
+    steps = torch.cat([stepped(slice(first, first + together)) for first in range(0, len(w), together)])
+    if steps.is_cuda:
         torch.cuda.synchronize()
-    return found
+    return steps
 
 
 @click.command()
@@ -125,33 +127,33 @@ def main(
     as_json: bool, peak: str | None,
 ) -> None:  # fmt: skip
     """Memory and seconds of an outer iteration, and images per second of experts."""
-    place = resolve_device(device)
+    where = resolve_device(device)
     if peak is not None:
-        problem, begin = Problem(name, images, steps, place, torch.float32), time.perf_counter()
+        problem, begin = Problem(name, images, steps, where, torch.float32), time.perf_counter()
         used = peak_bytes(problem, peak)
         print(json.dumps({"peak_bytes": used, "seconds": time.perf_counter() - begin}))
         return
 
     def alone(way: str, images: int, steps: int) -> dict[str, float]:
         again = [sys.executable, __file__, "--peak", way, "--net", name, "--images", str(images)]
-        again += ["--steps", str(steps), "--device", str(place)]
-        found: dict[str, float] = json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
-        return found
+        again += ["--steps", str(steps), "--device", str(where)]
+        figures: dict[str, float] = json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
+        return figures
 
-    problem = Problem(name, images, steps, place, torch.float32)
+    problem = Problem(name, images, steps, where, torch.float32)
     for way in WAYS:
         problem.run(way)
     seconds = median_seconds({way: partial(problem.run, way) for way in WAYS}, rounds)
     sides = {way: {"seconds": seconds[way], "peak_bytes": alone(way, images, steps)["peak_bytes"]} for way in WAYS}
-    gap = largest_gap(name, place)
+    gap = largest_gap(name, where)
     big, many = alone(DEFAULT, *large), 8 * steps
     once, twice = (alone(DEFAULT, FEW, count)["peak_bytes"] for count in (many, 2 * many))
     vectors = 4 * problem.flat.count * many
 
     random = generator("experts")
-    w = torch.stack([problem.flat.initial(k) for k in range(experts)]).to(place)
-    x = torch.randn(experts, batch, 3, SIDE, SIDE, generator=random).to(place)
-    labels = torch.randint(CLASSES, (experts, batch), generator=random).to(place)
+    w = torch.stack([problem.flat.initial(k) for k in range(experts)]).to(where)
+    x = torch.randn(experts, batch, 3, SIDE, SIDE, generator=random).to(where)
+    labels = torch.randint(CLASSES, (experts, batch), generator=random).to(where)
     modes = {"stacked": experts, "one by one": 1}
     work = {mode: partial(expert_steps, problem.flat, w, x, labels, count) for mode, count in modes.items()}
     ends = {mode: one() for mode, one in work.items()}
@@ -159,8 +161,8 @@ def main(
     apart = float((ends["stacked"] - ends["one by one"]).norm() / moved)
     speed = {mode: experts * batch / taken for mode, taken in median_seconds(work, rounds).items()}
 
-    facts: dict[str, Any] = {"net": name, "images": images, "steps": steps, "experts": experts, "batch": batch}
-    facts |= {"rounds": rounds, "device": str(place), "threads": torch.get_num_threads()}
+    record: dict[str, Any] = {"net": name, "images": images, "steps": steps, "experts": experts, "batch": batch}
+    record |= {"rounds": rounds, "device": str(where), "threads": torch.get_num_threads()}
     ratios = {
         "seconds": seconds[DEFAULT] / seconds["unroll"],
         "memory": sides[DEFAULT]["peak_bytes"] / sides["unroll"]["peak_bytes"],
@@ -170,11 +172,11 @@ def main(
         more = {"growth_bytes": twice - once, "vectors_bytes": vectors, "large": {"size": large, **big}}
         print(
             json.dumps(
-                {**facts, "ways": sides, "gap": gap, **more, "experts": speed, "experts_gap": apart, "ratios": ratios}
+                {**record, "ways": sides, "gap": gap, **more, "experts": speed, "experts_gap": apart, "ratios": ratios}
             )
         )
         return
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print(", ".join(f"{key} {value}" for key, value in record.items()))
     print(f"{'':12}{'s/iteration':>12}{'peak MiB':>10}")
     for way, row in sides.items():
         print(f"{way:12}{row['seconds']:>12,.2f}{row['peak_bytes'] / 2**20:>10,.0f}")

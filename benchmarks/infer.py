@@ -57,8 +57,8 @@ def run(mode: str, net: nn.Module, natural: Tensor, steps: int, precision: str) 
     """The compensators `[K, 3, 32, 32]` after so many steps."""
     cfg, sets = Config(steps=steps), list(range(len(natural)))
     groups = [sets] if mode == "batched" else [[k] for k in sets]
-    found = [compensators(net, natural[group], cfg, nets=0, sets=group, precision=precision) for group in groups]
-    return torch.cat(found)
+    parts = [compensators(net, natural[group], cfg, nets=0, sets=group, precision=precision) for group in groups]
+    return torch.cat(parts)
 
 
 def median_seconds(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -102,9 +102,9 @@ def main(
 ) -> None:
     """Steps per second and peak memory of batched and one-by-one compensators."""
     torch.set_num_threads(os.cpu_count() or 1)
-    place = resolve_device(device)
-    precision = resolve_precision(precision, place)
-    net, natural = teacher(name, place), natural_sets(sets, place)
+    where = resolve_device(device)
+    precision = resolve_precision(precision, where)
+    net, natural = teacher(name, where), natural_sets(sets, where)
     if peak is not None:
         print(peak_bytes(peak, net, natural, precision))
         return
@@ -115,18 +115,18 @@ def main(
     rows = {mode: {"steps_per_second": sets * steps / seconds[mode]} for mode in MODES}
     for mode in MODES:
         again = [sys.executable, __file__, "--peak", mode, "--net", name, "--sets", str(sets)]
-        again += ["--device", str(place), "--precision", precision]
+        again += ["--device", str(where), "--precision", precision]
         rows[mode]["peak_bytes"] = int(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
     batched, single = (run(mode, net.double(), natural.double(), 2, "fp32") for mode in MODES)
     gap, same = float((batched - single).abs().max()), torch.allclose(batched, single, rtol=0, atol=1e-6)
     ratio = rows["batched"]["steps_per_second"] / rows["one by one"]["steps_per_second"]
 
-    facts = {"net": name, "sets": sets, "steps": steps, "rounds": rounds, "device": str(place), "precision": precision}
-    facts["threads"] = torch.get_num_threads()
+    record = {"net": name, "sets": sets, "steps": steps, "rounds": rounds, "device": str(where), "precision": precision}
+    record["threads"] = torch.get_num_threads()
     if as_json:
-        print(json.dumps({**facts, "sides": rows, "same": same, "largest_difference": gap, "ratio": ratio}))
+        print(json.dumps({**record, "sides": rows, "same": same, "largest_difference": gap, "ratio": ratio}))
         return
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print(", ".join(f"{key} {value}" for key, value in record.items()))
     print(f"{'':12}{'steps/s':>10}{'ms/step':>10}{'peak MiB':>10}")
     for mode, row in rows.items():
         speed = row["steps_per_second"]

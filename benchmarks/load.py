@@ -64,8 +64,8 @@ def naive(folder: Path) -> DistilledData:
     decoder = decode.build(m["decoder"], images.contiguous(), tensors, m["pixel_range"])
     classes = torch.tensor([row["label"] for row in rows])[decoder.image_of(torch.arange(len(decoder)))]
     keys = ("name", "digest", "dataset", "classes", "image_size", "mean", "std")
-    facts: dict[str, Any] = {key: m[key] for key in keys}
-    about = About(**facts)
+    record: dict[str, Any] = {key: m[key] for key in keys}
+    about = About(**record)
     scheme = labels.build(m["labels"], classes, len(m["classes"]), tensors)
     return DistilledData(decoder, scheme, Protocol.from_json(m["protocol"]), about)
 
@@ -148,7 +148,7 @@ def main(name: str, rounds: int, as_json: bool) -> None:
     rows["python"] = spawned([sys.executable, "-c", ""], few)
     ratios = {"load": rows["load"][1] / rows["naive"][1], "list": rows["ddhub list"][1] / rows["python"][1]}
 
-    facts: dict[str, Any] = {
+    record: dict[str, Any] = {
         "artifact": name,
         "images": len(theirs.decoder.images),
         "rounds": rounds,
@@ -156,9 +156,9 @@ def main(name: str, rounds: int, as_json: bool) -> None:
     }
     if as_json:
         shown = {key: {"wall_ms": wall, "cpu_ms": cpu} for key, (wall, cpu) in (rows | inner).items()}
-        print(json.dumps({**facts, "times": shown, "same": same, "ratios": ratios}))
+        print(json.dumps({**record, "times": shown, "same": same, "ratios": ratios}))
         return
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print(", ".join(f"{key} {value}" for key, value in record.items()))
     print(f"{'':22}{'wall ms':>10}{'CPU ms':>10}")
     for key, (wall, cpu) in [
         ("load", rows.pop("load")),

@@ -130,7 +130,7 @@ def compare(
     for epoch in sides.values():
         rate(epoch, 0)
     rates = [{name: rate(epoch, seconds) for name, epoch in sides.items()} for _ in range(rounds)]
-    row = {name: statistics.median(found[name] for found in rates) for name in sides}
+    row = {name: statistics.median(rates_of_round[name] for rates_of_round in rates) for name in sides}
     return {"batch size": batch_size, **row, "ratio": row["batches"] / max(row[f"{n} workers"] for n in WORKERS)}
 
 
@@ -149,11 +149,11 @@ def main(artifact: str, rounds: int, seconds: float, as_json: bool) -> None:
         targets = write_photos(data, Path(folder))
         sizes = (PROTOCOL.batch_size, LARGE)
         rows = [compare(data, Path(folder), targets, size, rounds, seconds) for size in sizes]
-    facts = {"artifact": data.about.name, "items": len(data), "threads": torch.get_num_threads(), "rounds": rounds}
+    record = {"artifact": data.about.name, "items": len(data), "threads": torch.get_num_threads(), "rounds": rounds}
     if as_json:
-        print(json.dumps({**facts, "images_per_second": rows, "ratio": rows[0]["ratio"]}))
+        print(json.dumps({**record, "images_per_second": rows, "ratio": rows[0]["ratio"]}))
         return
-    print(", ".join(f"{name} {value}" for name, value in facts.items()) + "; images per second")
+    print(", ".join(f"{name} {value}" for name, value in record.items()) + "; images per second")
     print("".join(f"{name:>12}" for name in rows[0]))
     for row in rows:
         print("".join(f"{value:>12,.1f}" if name == "ratio" else f"{value:>12,.0f}" for name, value in row.items()))

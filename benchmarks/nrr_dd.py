@@ -85,14 +85,14 @@ def pictures(*shape: int) -> Tensor:
 
 
 @torch.no_grad()
-def loop(net: Net, images: Tensor, how: Search, count: int, *, mean: Tensor, std: Tensor) -> list[list[int]]:
+def loop(net: Net, images: Tensor, settings: Search, count: int, *, mean: Tensor, std: Tensor) -> list[list[int]]:
     """What `search` finds with `top` 1 and no guard, one image and one square at a time: row and box of each patch."""
     side = images.shape[3]
-    patch = side // how.factor
+    patch = side // settings.factor
     before = (side - patch) // 2
     after = side - patch - before
     u = torch.rand(
-        len(images), how.crops, WINDOW_COLUMNS, generator=generator(SEED, "boxes", LABEL), dtype=torch.float64
+        len(images), settings.crops, WINDOW_COLUMNS, generator=generator(SEED, "boxes", LABEL), dtype=torch.float64
     )
     maps = nn.Sequential(*(layer for layer in net.features if not isinstance(layer, nn.AdaptiveAvgPool2d | nn.Flatten)))
 
@@ -110,22 +110,22 @@ def loop(net: Net, images: Tensor, how: Search, count: int, *, mean: Tensor, std
     pool: list[tuple[float, list[int]]] = []
     for row in range(len(images)):
         image = images[row].to(mean.device)
-        boxes = windows(u[row], (side, side), how.crop_area, (1, 1)).tolist()
-        if how.cam_ratio:
-            found = maps(normalised(image[None], mean, std))[0]
-            weight = net.head.weight[LABEL].view(len(found), -1)  # of each feature, or of each position of it
-            cam = (weight * found.flatten(1)).sum(0).view(1, *found.shape[1:])
+        boxes = windows(u[row], (side, side), settings.crop_area, (1, 1)).tolist()
+        if settings.cam_ratio:
+            maps_of_image = maps(normalised(image[None], mean, std))[0]
+            weight = net.head.weight[LABEL].view(len(maps_of_image), -1)  # of each feature, or of each position of it
+            cam = (weight * maps_of_image.flatten(1)).sum(0).view(1, *maps_of_image.shape[1:])
             boxes = [max(boxes, key=partial(criticality, attention(cam, (side, side))[0]))]
         scored = [(sureness(image, box), [row, *box]) for box in boxes]
         pool.append(max(scored, key=lambda one: one[0]))
-    pool.sort(key=lambda one: one[0], reverse=how.confidence == "highest")
-    return [place for _, place in pool[:count]]
+    pool.sort(key=lambda one: one[0], reverse=settings.confidence == "highest")
+    return [position for _, position in pool[:count]]
 
 
-def batched(net: Net, images: Tensor, how: Search, count: int, *, mean: Tensor, std: Tensor) -> list[list[int]]:
+def batched(net: Net, images: Tensor, settings: Search, count: int, *, mean: Tensor, std: Tensor) -> list[list[int]]:
     """The same of `search`."""
-    found = search(net, images, torch.arange(len(images)), LABEL, how, count, SEED, mean=mean, std=std)
-    return torch.cat([found["rows"][:, None], found["boxes"]], dim=1).tolist()
+    patches = search(net, images, torch.arange(len(images)), LABEL, settings, count, SEED, mean=mean, std=std)
+    return torch.cat([patches["rows"][:, None], patches["boxes"]], dim=1).tolist()
 
 
 def refined(mode: str, net: Net, start: Tensor, cfg: Config, precision: str) -> Tensor:
@@ -134,8 +134,8 @@ def refined(mode: str, net: Net, start: Tensor, cfg: Config, precision: str) -> 
     target = torch.arange(CLASSES, device=start.device)
 
     def of(group: list[int]) -> Tensor:
-        words, own = [(SEED, 0, k) for k in group], scale(start.device)
-        return refine(net, start[group], target, inversion(cfg), masking(cfg), words, precision=precision, **own)[
+        words, stats = [(SEED, 0, k) for k in group], scale(start.device)
+        return refine(net, start[group], target, inversion(cfg), masking(cfg), words, precision=precision, **stats)[
             "images"
         ]
 
@@ -161,11 +161,11 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return max(*seen, resident("RssAnon")) - before
 
 
-def stream_bytes(net: Net, file: Path, count: int, side: int, how: Search) -> int:
+def stream_bytes(net: Net, file: Path, count: int, side: int, settings: Search) -> int:
     """Memory of a search over the first images of a file; of every ten images one patch is wanted."""
     images = torch.from_file(str(file), size=count * 3 * side * side, dtype=torch.uint8).view(count, 3, side, side)
-    place = net.head.weight.device
-    return peak_bytes(lambda: batched(net, images, how, count // 10, **scale(place)))
+    where = net.head.weight.device
+    return peak_bytes(lambda: batched(net, images, settings, count // 10, **scale(where)))
 
 
 def write_images(file: Path, count: int, side: int) -> None:
@@ -201,26 +201,27 @@ def main(
     stream_net: str, stream_side: int, device: str, precision: str, as_json: bool, peak: tuple[Path, int] | None,
 ) -> None:  # fmt: skip
     """Patches and refinement steps per second, and peak memory while images are streamed."""
-    place = resolve_device(device)
-    precision = resolve_precision(precision, place)
+    where = resolve_device(device)
+    precision = resolve_precision(precision, where)
     cfg = replace(METHODS[method], factor=factor, steps=steps)
-    how = look(cfg)
+    settings = look(cfg)
     if peak is not None:
-        print(stream_bytes(teacher(stream_net, stream_side, place), *peak, stream_side, how))
+        print(stream_bytes(teacher(stream_net, stream_side, where), *peak, stream_side, settings))
         return
 
-    net, real, around = teacher(name, SIDE, place), pictures(images), scale(place)
+    net, real, around = teacher(name, SIDE, where), pictures(images), scale(where)
     count = images // 2
     searches: dict[str, Callable[[], list[list[int]]]] = {
-        mode: partial(side, net, real, how, count, **around) for mode, side in zip(MODES, (batched, loop), strict=True)
+        mode: partial(side, net, real, settings, count, **around)
+        for mode, side in zip(MODES, (batched, loop), strict=True)
     }
     ours, theirs = (one() for one in searches.values())
     common = sum(one in theirs for one in ours)
     in_order = sum(one == other for one, other in zip(ours, theirs, strict=True))
     seconds = median_seconds(searches, rounds)
-    squares = {mode: images * how.crops / seconds[mode] for mode in MODES}
+    crops = {mode: images * settings.crops / seconds[mode] for mode in MODES}
 
-    start = pictures(sets, CLASSES).to(place)
+    start = pictures(sets, CLASSES).to(where)
     first, second = (refined(mode, net, start, replace(cfg, steps=2), "fp32").int() for mode in MODES)
     gap = int((first - second).abs().max())
     seconds = median_seconds({mode: partial(refined, mode, net, start, cfg, precision) for mode in MODES}, rounds)
@@ -233,26 +234,32 @@ def main(
         for number in stream:
             again = [sys.executable, __file__, "--peak", str(file), str(number), "--method", method]
             again += ["--factor", str(factor), "--stream-net", stream_net, "--stream-side", str(stream_side)]
-            again += ["--device", str(place)]
+            again += ["--device", str(where)]
             peaks.append(int(subprocess.run(again, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
-    facts: dict[str, Any] = {"method": method, "net": name, "images": images, "squares": how.crops, "factor": factor}
-    facts |= {"sets": sets, "steps": steps, "rounds": rounds, "device": str(place), "precision": precision}
-    facts["threads"] = torch.get_num_threads()
-    ratios = {what: sides["batched"] / sides["one by one"] for what, sides in (("search", squares), ("refine", speed))}
+    record: dict[str, Any] = {
+        "method": method,
+        "net": name,
+        "images": images,
+        "squares": settings.crops,
+        "factor": factor,
+    }
+    record |= {"sets": sets, "steps": steps, "rounds": rounds, "device": str(where), "precision": precision}
+    record["threads"] = torch.get_num_threads()
+    ratios = {task: sides["batched"] / sides["one by one"] for task, sides in (("search", crops), ("refine", speed))}
     ratios["memory"] = peaks[1] / peaks[0]
     each = (peaks[1] - peaks[0]) / (stream[1] - stream[0])
     if as_json:
-        search_facts = {"squares_per_second": squares, "wanted": count, "same": common, "same_in_order": in_order}
+        search_facts = {"squares_per_second": crops, "wanted": count, "same": common, "same_in_order": in_order}
         refine_facts = {"steps_per_second": speed, "largest_difference": gap}
         stream_facts = {"net": stream_net, "side": stream_side, "images": stream, "peak_bytes": peaks}
         parts = {"search": search_facts, "refine": refine_facts, "stream": stream_facts}
-        print(json.dumps({**facts, **parts, "bytes_an_image_more": each, "ratios": ratios}))
+        print(json.dumps({**record, **parts, "bytes_an_image_more": each, "ratios": ratios}))
         return
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print(", ".join(f"{key} {value}" for key, value in record.items()))
     print(f"{'':12}{'squares/s':>10}{'steps/s':>10}")
     for mode in MODES:
-        print(f"{mode:12}{squares[mode]:>10,.0f}{speed[mode]:>10,.1f}")
+        print(f"{mode:12}{crops[mode]:>10,.0f}{speed[mode]:>10,.1f}")
     print(f"same patches: {'yes' if common == count else 'NO'} ({common} of {count}, {in_order} in the same place)")
     print(f"same images: {'yes' if gap == 0 else 'NO'} (largest difference {gap} of 255 after 2 steps)")
     print(f"streaming with {stream_net}, {stream_side} px")

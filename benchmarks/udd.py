@@ -59,7 +59,7 @@ class Problem:
             hub_id="", license="", notes="", fingerprint="",
         )  # fmt: skip
         self.real = Real(source, training(cfg), cfg.seed, cfg.batch_real, device)
-        self.how = matching(cfg, SIDE, device)
+        self.settings = matching(cfg, SIDE, device)
         self.images = torch.rand(classes, cfg.ipc, 3, SIDE, SIDE, generator=random).to(device)
         places = candidates(TILE, 2)
         picked = torch.rand(classes * cfg.ipc, len(places), generator=random).argsort(1)[:, : cfg.regions]
@@ -74,8 +74,8 @@ class Problem:
         """The stored images after so many inner iterations."""
         x = self.images if images is None else images
         together = len(x) if mode == "batched" else 1
-        how: Matching = replace(self.how, inner=inner, n_data=n_data, together=together)
-        return outer_iteration(0, x, torch.zeros_like(x), self.corners, TILE, self.real, how)[0]
+        settings: Matching = replace(self.settings, inner=inner, n_data=n_data, together=together)
+        return outer_iteration(0, x, torch.zeros_like(x), self.corners, TILE, self.real, settings)[0]
 
     def decode(self) -> None:
         """All formations once."""
@@ -111,8 +111,8 @@ def main(
 ) -> None:  # fmt: skip
     """Steps per second and peak memory of batched and one-by-one gradient matching."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    place = resolve_device(device)
-    problem = Problem(Config(net=net, ipc=ipc, regions=regions), classes, place)
+    where = resolve_device(device)
+    problem = Problem(Config(net=net, ipc=ipc, regions=regions), classes, where)
     if peak is not None:
         print(problem.peak_bytes(peak))
         return
@@ -125,20 +125,20 @@ def main(
     rows = {mode: {"steps_per_second": classes * inner / seconds[mode]} for mode in MODES}
     for mode in MODES:
         again = [sys.executable, __file__, "--peak", mode, "--net", net, "--classes", str(classes), "--ipc", str(ipc)]
-        again += ["--regions", str(regions), "--threads", str(threads), "--device", str(place)]
+        again += ["--regions", str(regions), "--threads", str(threads), "--device", str(where)]
         rows[mode]["peak_bytes"] = int(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
     batched, single = (problem.run(mode, 1, images=problem.images.double()) for mode in MODES)
     gap, same = float((batched - single).abs().max()), torch.allclose(batched, single, rtol=0, atol=1e-9)
     ratio = rows["batched"]["steps_per_second"] / rows["one by one"]["steps_per_second"]
     whole, decoded = seconds["inner iteration"] / inner, len(problem.decoder) / seconds["crops"]
 
-    facts = {"net": net, "classes": classes, "ipc": ipc, "regions": regions, "n_data": n_data, "inner": inner}
-    facts |= {"rounds": rounds, "device": str(place), "threads": torch.get_num_threads()}
+    record = {"net": net, "classes": classes, "ipc": ipc, "regions": regions, "n_data": n_data, "inner": inner}
+    record |= {"rounds": rounds, "device": str(where), "threads": torch.get_num_threads()}
     if as_json:
         more = {"same": same, "largest_difference": gap, "ratio": ratio, "inner_iteration_seconds": whole}
-        print(json.dumps({**facts, "sides": rows, **more, "crops_per_second": decoded}))
+        print(json.dumps({**record, "sides": rows, **more, "crops_per_second": decoded}))
         return
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    print(", ".join(f"{key} {value}" for key, value in record.items()))
     print(f"{'':12}{'steps/s':>10}{'ms/step':>10}{'peak MiB':>10}")
     for mode, row in rows.items():
         speed = row["steps_per_second"]

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ddhub.data.about import About
     from ddhub.remote.client import Access
 
-FACTS = "teacher.json"
+TEACHER = "teacher.json"
 WEIGHTS = "weights.safetensors"
 FORMAT = 1
 
@@ -69,10 +69,10 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "run": ("an object", lambda value: isinstance(value, dict)),
     "files": (f"{WEIGHTS} with sha256 and bytes", lambda value: RULES["files"][1](value) and value.keys() == {WEIGHTS}),
 }
-_found: dict[str, Path] = {}  # where `identify` found a teacher, so that its id leads back there in this process
+_identified: dict[str, Path] = {}  # where `identify` found a teacher, so that its id leads back there in this process
 
 
-def write(folder: str | Path, net: nn.Module, **facts: Any) -> str:
+def write(folder: str | Path, net: nn.Module, **known: Any) -> str:
     """Write a teacher where there is nothing; returns its digest (64 hex digits).
 
     A folder that holds the same teacher is left as it is. Killed at any point, this leaves a whole teacher or none:
@@ -80,8 +80,8 @@ def write(folder: str | Path, net: nn.Module, **facts: Any) -> str:
 
     Args:
         folder: its last part is the teacher's name.
-        net: the trained net, one that `models.build(facts["model"], ...)` can build again.
-        facts: model, dataset, classes, image_size, mean, std, accuracy, test, protocol, epochs, seed, source,
+        net: the trained net, one that `models.build(known["model"], ...)` can build again.
+        known: model, dataset, classes, image_size, mean, std, accuracy, test, protocol, epochs, seed, source,
             license, run: the table above.
 
     Raises:
@@ -94,7 +94,7 @@ def write(folder: str | Path, net: nn.Module, **facts: Any) -> str:
     state = {key: value.detach().cpu().contiguous().clone() for key, value in sorted(net.state_dict().items())}
     weights = safetensors.torch.save(state)
     entry = {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)}
-    record = {**facts, "format": FORMAT, "name": target.resolve().name, "files": {WEIGHTS: entry}}
+    record = {**known, "format": FORMAT, "name": target.resolve().name, "files": {WEIGHTS: entry}}
     _check(record)
     record = parse(canonical(record).encode(), "the teacher's facts")  # tuples become lists
     record |= {"digest": _digest(record), "run": seal(record["run"])}
@@ -104,7 +104,7 @@ def write(folder: str | Path, net: nn.Module, **facts: Any) -> str:
         held = "another teacher" if is_teacher(target) else "something else"
         raise UsageError(f"{folder}: not overwritten, it holds {held}; move it away or choose another folder")
     try:
-        replace_folder(target, {WEIGHTS: weights, FACTS: (canonical(record) + "\n").encode()}, _build)
+        replace_folder(target, {WEIGHTS: weights, TEACHER: (canonical(record) + "\n").encode()}, _build)
     except OSError as error:
         raise ArtifactError(f"{folder}: cannot be written ({error.strerror}); free space or choose another") from None
     return str(record["digest"])
@@ -122,10 +122,10 @@ def from_hub(name: str, digest: str, *, owner: str | None = None, access: Access
     from ddhub.remote import cache, client, snapshot
 
     def read_contents(folder: Path) -> cache.Contents:
-        facts = read(folder)
-        return cache.Contents(facts["name"], facts["digest"], facts["files"])
+        record = read(folder)
+        return cache.Contents(record["name"], record["digest"], record["files"])
 
-    kind = cache.Kind("model", FACTS, read_contents)
+    kind = cache.Kind("model", TEACHER, read_contents)
     repo = f"{owner or client.namespace()}/{name}"
     return snapshot.fetch(repo, kind, digest=digest, access=access or client.Access())
 
@@ -153,9 +153,9 @@ def identify(name: str | Path, *, near: Path | None = None) -> str:
     A process that has identified a teacher finds it again by that id, wherever its folder is.
     """
     folder = resolve(name, near=near)
-    facts = verify(folder)
-    known = f"{facts['name']}@{facts['digest'][:12]}"
-    _found[known] = folder.resolve()
+    record = verify(folder)
+    known = f"{record['name']}@{record['digest'][:12]}"
+    _identified[known] = folder.resolve()
     return known
 
 
@@ -171,10 +171,10 @@ def fitting(ids: Sequence[str], about: About, ask: Ask = from_hub) -> list[nn.Mo
     nets = []
     for name in ids:
         if not _ID.fullmatch(name):
-            raise ArtifactError(f"teacher {name!r} is no id NAME@DIGEST; ddhub.teachers.identify(name) makes one")
-        net, facts = open_teacher(name, near=about.near, ask=ask)
+            raise ArtifactError(f"teacher {name!r} is not an id NAME@DIGEST; ddhub.teachers.identify(name) makes one")
+        net, record = open_teacher(name, near=about.near, ask=ask)
         for key in ("classes", "image_size", "mean", "std"):
-            if tuple(facts[key]) != tuple(getattr(about, key)):
+            if tuple(record[key]) != tuple(getattr(about, key)):
                 raise ArtifactError(
                     f"teacher {name!r} has another {key} than {about.name!r}; name a teacher of {about.dataset}"
                 )
@@ -184,12 +184,12 @@ def fitting(ids: Sequence[str], about: About, ask: Ask = from_hub) -> list[nn.Mo
 
 def catalog() -> dict[str, dict[str, Any]]:
     """The facts of every bundled teacher by name, sorted; needs no torch."""
-    return {path.parent.name: read(path.parent) for path in sorted(bundled.BUNDLED.glob(f"*/{FACTS}"))}
+    return {path.parent.name: read(path.parent) for path in sorted(bundled.BUNDLED.glob(f"*/{TEACHER}"))}
 
 
 def is_teacher(folder: str | Path) -> bool:
     """Whether a folder calls itself a teacher."""
-    return (Path(folder) / FACTS).is_file()
+    return (Path(folder) / TEACHER).is_file()
 
 
 def folder_of(name: str) -> Path | None:
@@ -221,7 +221,7 @@ def resolve(name: str | Path, *, near: Path | None = None, ask: Ask = from_hub) 
         except HubError as error:
             hint += f"; {error}"
     if not places:
-        known = {path.parent.name for root in (bundled.BUNDLED, near) if root for path in root.glob(f"*/{FACTS}")}
+        known = {path.parent.name for root in (bundled.BUNDLED, near) if root for path in root.glob(f"*/{TEACHER}")}
         raise unknown("teacher", stem, known, hint)
     other = read(places[0])["digest"][:12]
     raise ArtifactError(f"{places[0]}: its digest is {other}, not {digest[:12]}; get the teacher that was asked for")
@@ -230,9 +230,9 @@ def resolve(name: str | Path, *, near: Path | None = None, ask: Ask = from_hub) 
 def _candidates(name: str, stem: str, near: Path | None) -> Iterator[Path]:
     """Where a teacher may be: at a path, where it was identified, near the one that asks, in the package."""
     yield Path(name)
-    if name in _found:
-        yield _found[name]
-    if not RULES["name"][1](stem):  # a path is no name, so that a manifest cannot lead elsewhere
+    if name in _identified:
+        yield _identified[name]
+    if not RULES["name"][1](stem):  # a path is not a name, so that a manifest cannot lead elsewhere
         return
     yield Path(stem)
     if near is not None:
@@ -246,7 +246,7 @@ def read(folder: str | Path) -> dict[str, Any]:
     Raises:
         ArtifactError: no teacher there, or a damaged file.
     """
-    path = Path(folder) / FACTS
+    path = Path(folder) / TEACHER
     data = read_bytes(path, limit=TEXT_BYTES)
     record = parse(data, str(path))
     number = record.get("format")
@@ -271,11 +271,11 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
 def _verified(folder: Path) -> tuple[dict[str, Any], bytes]:
     """The facts and the file of weights, read once."""
-    facts, path = read(folder), folder / WEIGHTS
+    record, path = read(folder), folder / WEIGHTS
     data = read_bytes(path)
-    if {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} != facts["files"].get(WEIGHTS):
-        raise ArtifactError(f"{path}: sha256 or size differ from {FACTS} ({DAMAGED}); {REPAIR}")
-    return facts, data
+    if {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} != record["files"].get(WEIGHTS):
+        raise ArtifactError(f"{path}: sha256 or size differ from {TEACHER} ({DAMAGED}); {REPAIR}")
+    return record, data
 
 
 def _build(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -285,9 +285,9 @@ def _build(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     from ddhub import models
     from ddhub.artifact import tensors
 
-    facts, data = _verified(folder)
-    channels, size = facts["image_size"][:2]
-    build = partial(models.build, facts["model"], classes=len(facts["classes"]), size=size, channels=channels)
+    record, data = _verified(folder)
+    channels, size = record["image_size"][:2]
+    build = partial(models.build, record["model"], classes=len(record["classes"]), size=size, channels=channels)
     try:
         # compared before there is a net: a model's name can ask for terabytes
         weights = tensors.read(data, tensors.describe_net(build))
@@ -299,9 +299,9 @@ def _build(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     except Exception as error:  # torch has errors of many kinds
         path = folder / WEIGHTS
         raise ArtifactError(
-            f"{path}: not the weights of {facts['model']!r} ({first_line(error)}); name the right model"
+            f"{path}: not the weights of {record['model']!r} ({first_line(error)}); name the right model"
         ) from None
-    return net.eval().requires_grad_(False), facts
+    return net.eval().requires_grad_(False), record
 
 
 def _check(record: dict[str, Any]) -> None:

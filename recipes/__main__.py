@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,7 @@ from ddhub.artifact.manifest import Manifest
 from ddhub.cli.program import guarded
 from ddhub.training import ranks
 from recipes.run.options import configure, discover, option_fields
+from recipes.run.presets import Presets
 from recipes.run.run import Finished, Run
 
 log = logging.getLogger("recipes")
@@ -47,20 +50,20 @@ def dry_run(recipe: ModuleType, cfg: Any, run: Run) -> str:
 def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
     out = Path(values.pop("out"))
     names = ("preset", "data", "device", "precision", "until", "work", "dry_run")
-    own = {name: values.pop(name) for name in names}
-    cfg = configure(recipe, own["preset"], values)
+    run_options = {name: values.pop(name) for name in names}
+    cfg = configure(recipe, run_options["preset"], values)
     run = Run(
         recipe,
         cfg,
         out,
-        preset=own["preset"],
-        root=own["data"],
-        device=own["device"],
-        precision=own["precision"],
-        until=own["until"],
-        work=Path(own["work"]) if own["work"] else None,
+        preset=run_options["preset"],
+        root=run_options["data"],
+        device=run_options["device"],
+        precision=run_options["precision"],
+        until=run_options["until"],
+        work=Path(run_options["work"]) if run_options["work"] else None,
     )
-    if own["dry_run"]:
+    if run_options["dry_run"]:
         if ranks.rank() == 0:
             click.echo(dry_run(recipe, cfg, run))
         return
@@ -71,8 +74,8 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
             if ranks.rank() == 0:
                 click.echo(f"stopped after stage {stage}; the same command without --until goes on from there")
             return
-    if own["until"]:
-        raise click.UsageError(f"no stage {own['until']!r}; stages: {', '.join(run.seconds)}")
+    if run_options["until"]:
+        raise click.UsageError(f"no stage {run_options['until']!r}; stages: {', '.join(run.seconds)}")
     m = artifact.manifest
     click.echo(f"{out}: digest {m.digest}, content {m.content}, {m.stored_bytes:,} stored bytes")
     for line in compared(m):
@@ -89,43 +92,84 @@ def compared(m: Manifest) -> list[str]:
     ]
 
 
-def _option(flag: str, name: str, default: Any, text: str) -> click.Option:
+class Method(click.Command):
+    """A method's command: its help has the run's options, the presets, then the settings with their defaults."""
+
+    def __init__(self, name: str, recipe: ModuleType) -> None:
+        settings = [_setting(*row) for row in option_fields(recipe)]
+        super().__init__(name, params=[*_RUN, *settings], callback=partial(_execute_named, recipe))
+        self.recipe, self.settings = recipe, settings
+        self.help = (recipe.__doc__ or "").partition("\n\n")[0]
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the three parts."""
+        with formatter.section("Run"):
+            formatter.write_dl([record for option in _RUN if (record := option.get_help_record(context))])
+        with formatter.section("Presets"):
+            formatter.write_dl(preset_lines(self.recipe.PRESETS))
+        with formatter.section("Settings, with their defaults"):
+            rows = [(f"{option.opts[0]} {option.metavar}", option.help or "") for option in self.settings]
+            formatter.write_dl(rows, col_max=34, col_spacing=1)
+
+
+def _setting(flag: str, name: str, default: Any, text: str) -> click.Option:
     if isinstance(default, tuple):
 
         def split(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
             return None if value is None else tuple(part for part in value.split(",") if part)
 
-        shown = ",".join(default)
-        return click.Option([flag, name], callback=split, help=f"{text}, comma-separated  [default: {shown}]")
-    return click.Option([flag, name], type=type(default), help=f"{text}  [default: {default}]")
+        return click.Option([flag, name], callback=split, help=text, metavar=",".join(default))
+    kind = click.BOOL if isinstance(default, bool) else type(default)
+    return click.Option(
+        [flag, name], type=kind, help=text, metavar=str(default).lower() if kind is click.BOOL else str(default)
+    )
 
 
-def _command(name: str, recipe: ModuleType) -> click.Command:
-    def callback(**values: Any) -> None:
-        _execute(recipe, values)
+def preset_lines(presets: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What `--help` says of presets: rows by data set, variants and tiers; of a plain dict its names."""
+    if not isinstance(presets, Presets):
+        return [("names", ", ".join([*presets, "smoke"]))]
+    sizes: dict[str, list[str]] = {}
+    for row in presets.rows:
+        dataset, _, ipc = row.rpartition("-ipc")
+        sizes.setdefault(dataset, []).append(ipc)
+    rows = "; ".join(f"{dataset}-ipc{ipcs[0]}" + "".join(f", {x}" for x in ipcs[1:]) for dataset, ipcs in sizes.items())
+    forms = [change.name.format(row="ROW", tier="[-TIER]") for change in presets.variants.values()]
+    lines = [("ROW", rows)]
+    lines += [("variants", ", ".join(forms))] if forms else []
+    lines += [("ROW-TIER", ", ".join(presets.tiers))] if presets.tiers else []
+    return [*lines, ("smoke", "all stages, as small as can be; --presets lists all names")]
 
-    shared: list[click.Parameter] = [
-        click.Argument(["out"], type=click.Path()),
-        click.Option(
-            ["--preset"], help=f"one of {', '.join(recipe.PRESETS)}, or smoke: all stages, as small as can be"
-        ),
-        click.Option(["--data"], type=click.Path(), help="root of the real data (or DDHUB_DATA)"),
-        click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
-        click.Option(["--precision"], default="auto", show_default=True, help="auto, bf16 or fp32"),
-        click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
-        click.Option(["--work"], type=click.Path(), help="folder of the stages  [default: OUT.work]"),
-        click.Option(["--dry-run"], is_flag=True, help="print the plan and stop"),
-    ]
-    shared += [_option(*row) for row in option_fields(recipe)]
-    text = (recipe.__doc__ or "").strip()
-    return click.Command(name, params=shared, callback=callback, help="\b\n" + text.replace("\n\n", "\n\n\b\n"))
+
+def _print_presets(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and isinstance(context.command, Method):
+        for name in (*context.command.recipe.PRESETS, "smoke"):
+            click.echo(name)
+        context.exit()
+
+
+_RUN: list[click.Parameter] = [
+    click.Argument(["out"], type=click.Path()),
+    click.Option(["--preset"], metavar="NAME", help="a row of settings, see Presets"),
+    click.Option(["--presets"], is_flag=True, is_eager=True, expose_value=False, callback=_print_presets, hidden=True),
+    click.Option(["--data"], type=click.Path(), metavar="ROOT", help="root of the real data (or DDHUB_DATA)"),
+    click.Option(["--device"], default="auto", metavar="auto", help="auto, cpu, cuda, cuda:1, ..."),
+    click.Option(["--precision"], default="auto", metavar="auto", help="auto, bf16 or fp32"),
+    click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
+    click.Option(["--work"], type=click.Path(), metavar="DIR", help="folder of the stages; OUT.work if not given"),
+    click.Option(["--dry-run"], is_flag=True, help="print the plan and stop"),
+]
+
+
+def _execute_named(recipe: ModuleType, **values: Any) -> None:
+    _execute(recipe, values)
 
 
 def group() -> click.Group:
     """The command group, one command a recipe."""
     return click.Group(
         "recipes",
-        commands={name: _command(name, recipe) for name, recipe in discover().items()},
+        commands={name: Method(name, recipe) for name, recipe in discover().items()},
         help="Make a distilled dataset: METHOD OUT [options].",
     )
 

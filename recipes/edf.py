@@ -1,51 +1,48 @@
 """EDF: trajectories matched without common patterns, and with an eye on what matters (arXiv 2410.17193); DATM, MTT.
 
-    experts   nets trained on the real images, a checkpoint an epoch, shared by all presets     `recipes/_experts.py`
-    start     real images that an expert gets right, soft labels from all of them               `recipes/_initial.py`
-    match     outer iterations: N steps on the images from an expert's epoch t land near its    `recipes/_trajectory.py`
-              epoch t + M; images, labels and step size follow the exact gradient in constant   `recipes/_adjoint.py`
-              memory; CPD drops the fraction `drop` of the parameters that are matched best,
-              DAE weights pixels by a CAM                                                       `recipes/_dae.py`
+    experts   nets trained on the real images, a checkpoint an epoch, shared by all presets   `experts.py`
+    start     real images that an expert gets right, soft labels from all of them             `initial.py`
+    match     outer iterations: N steps on the images from an expert's epoch t land near      `trajectory.py`
+              its epoch t + M; images, labels and step size follow the exact gradient in      `adjoint.py`
+              constant memory; CPD drops the fraction `drop` of the parameters that are
+              matched best, DAE weights pixels by a CAM                                       `dae.py`
 
-DATM (arXiv 2310.05773) is `--drop 0 --cam none`, MTT (arXiv 2203.11932) has hard labels (`--labels hard`) beside; the
-presets `datm-...` and `mtt-...` say so. Experts depend on nothing else, so that runs with one `--work` share them.
-
-Images are learned in the data's normalised space, where they leave [0, 1]; they are stored as 8 bits over a range a
-channel, labels as logits of 16 bits, and the learned step size is the students' learning rate. The stage `match-N` in
-the work folder holds all of them as 32-bit floats: `recipes/_floats.py`.
+DATM (arXiv 2310.05773) is `--drop 0 --cam none`, MTT (arXiv 2203.11932) has hard labels too (`--labels hard`): presets
+`datm-...` and `mtt-...`. Experts depend on nothing else, so that runs with one `--work` share them. Images are learned
+in the data's normalised space; stored are 8 bits over a range a channel, labels as 16-bit logits, and the learned
+step size is the students' rate. The last stage `match-N` holds all of them as floats: `tools/rounding_cost.py`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddhub import models
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.quantise import eight_bits
 from ddhub.errors import TrainingError, UsageError, unknown
-from ddhub.measures.cam import grad_cam
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import DSA_OPS, Protocol
 from ddhub.sources.source import Source
 from ddhub.training.loop import evaluate
-from recipes.presets.edf_rows import rows
 from recipes.run import papers
+from recipes.run.draws import require_images
+from recipes.run.options import check_options, option
 from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
-from recipes.run.teachers import check_of_imagenet, of_imagenet, teachers
+from recipes.run.teachers import of_imagenet, teachers
 from recipes.run.units import numbered
 from recipes.trajectories.adjoint import WAYS
-from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, Looking, imagenet_numbers
+from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, PixelWeights, check_net, imagenet_numbers
 from recipes.trajectories.experts import OPTIMIZERS, Experts, opened, settings, train
 from recipes.trajectories.flat import Flat
 from recipes.trajectories.initial import INITS, initial
@@ -54,116 +51,65 @@ from recipes.trajectories.trajectory import Outer, State, Window, advance, passe
 log = logging.getLogger(__name__)
 _CHUNKS, _KEPT = 50, 4 * 2**30  # stages of the iterations at most, and about the bytes that they take together
 
-DEVIATIONS = [
-    "Images are learned in the data set's normalised space; there is no ZCA whitening, which the papers use on CIFAR "
-    "and Tiny-ImageNet.",
-    "Images of ImageNet subsets are their centre squares; the official code squashes them to 128 x 128.",
-    "The gradients are the exact ones of the unrolled student, computed by its adjoint in constant memory.",
-    "Experts are trained by adaptive GSAM with rho 0.01 and alpha 0.3 for every data set, as DATM's and EDF's scripts "
-    "do, and MTT's by SGD.",
-    "Where too few images of a class are classified correctly by the first expert, the next one adds others; the "
-    "official code starts the class again.",
-    "Images are stored as 8 bits over a range a channel and labels as 16-bit floats; the official code stores float32.",
-    "Accuracy is that of the last iteration's images; the official code keeps the best on the test set.",
-]
-DEVIATIONS_EDF = [
-    "CPD's unit is one scalar parameter and its key the squared error without a scale, ties broken by position.",
-    "DAE takes Grad-CAM, as the paper says; the official code takes Smooth Grad-CAM++ (--cam smooth-grad-cam++), and "
-    "on subsets of ImageNet maps of other classes (--cam-class official).",
-    "On CIFAR the CAM is that of an expert at its last checkpoint, and on Tiny-ImageNet that of a ResNet-18 trained "
-    "here: the authors' net is not published.",
-    "On CIFAR and on Tiny-ImageNet with one image a class EDF's published settings are incomplete: DATM's, with drop "
-    "0 to 0.5 by images a class, beta 1, and a threshold of 1.5 where CPD raises the loss.",
-]
-DEVIATIONS_MTT = [
-    "MTT with DATM's settings: hard labels, experts of SGD, random images, no sequential window.",
-]
-
-
-def _help(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    dataset: str = _help("cifar10", "real data to distil")
-    size: int = _help(0, "side of the images in pixels; 0 is the data's own")
-    ipc: int = _help(10, "images per class")
-    seed: int = _help(0, "of all draws but the experts'")
-    net: str = _help("convnet3", "architecture of experts and student, a ConvNet with InstanceNorm")
+    dataset: str = option("cifar10", "real data to distil")
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
+    ipc: int = option(10, "images a class", low=1)
+    seed: int = option(0, "seed of all draws but the experts'")
+    net: str = option("convnet3", "net of experts and student, a ConvNet")
 
-    n_experts: int = _help(100, "experts")
-    train_epochs: int = _help(100, "of an expert")
-    expert_opt: str = _help("gsam", f"optimizer of experts: {', '.join(OPTIMIZERS)}")
-    expert_lr: float = _help(0.01, "rate of experts")
-    expert_seed: int = _help(0, "of the experts")
-    together: int = _help(0, "experts trained at once; 0 is the faster on the device")
+    n_experts: int = option(100, "number of experts", low=1)
+    train_epochs: int = option(100, "epochs of an expert", low=1)
+    expert_opt: str = option("gsam", f"experts' optimizer: {', '.join(OPTIMIZERS)}", choices=OPTIMIZERS)
+    expert_lr: float = option(0.01, "learning rate of the experts", over=0)
+    expert_seed: int = option(0, "seed of the experts")
+    together: int = option(0, "experts trained at once; 0: the faster", low=0)
 
-    iterations: int = _help(10_001, "outer iterations; the official loop runs over range(10,000 + 1)")
-    expert_epochs: int = _help(2, "epochs of an expert that are matched (M)")
-    syn_steps: int = _help(80, "steps of the student (N)")
-    batch_syn: int = _help(100, "images in a step")
-    lr_img: float = _help(100.0, "rate of the images")
-    lr_y: float = _help(2.0, "rate of the labels")
-    lr_lr: float = _help(1e-5, "rate of the step size")
-    lr_teacher: float = _help(0.01, "step size at the start")
-    momentum: float = _help(0.5, "of images and step size")
-    momentum_y: float = _help(0.9, "of labels")
-    threshold: float = _help(1.0, "largest loss that is learned from")
-    min_start_epoch: int = _help(0, "first epoch that is started from")
-    current_max_start_epoch: int = _help(10, "end of these epochs in the first iteration, itself none of them")
-    max_start_epoch: int = _help(20, "their end at last")
-    expansion_end_epoch: int = _help(1000, "iterations after which it is")
-    sequential: bool = _help(True, "whether the end moves; else it is the last from the first iteration on")
-    dsa: str = _help("color_crop_cutout_flip_scale_rotate", "of the student's batches, joined by _")
-    dsa_crop: float = _help(0.125, "largest shift of the crop, as a share of the side")
-    init: str = _help("correct", "images at the start: correct (by an expert), or real")
-    labels: str = _help("soft", "soft, which are learned, or hard")
-    way: str = _help("", f"to the gradients: {', '.join(WAYS)}; nothing is the device's faster")
-    segment: int = _help(1, "steps whose graphs are kept at once")
+    iterations: int = option(10_001, "outer iterations, one more than published", low=1)
+    expert_epochs: int = option(2, "epochs of an expert to match (M)", low=1)
+    syn_steps: int = option(80, "steps of the student (N)", low=1)
+    batch_syn: int = option(100, "distilled images in a step", low=1)
+    lr_img: float = option(100.0, "learning rate of the images", low=0)
+    lr_y: float = option(2.0, "learning rate of the labels", low=0)
+    lr_lr: float = option(1e-5, "learning rate of the step size", low=0)
+    lr_teacher: float = option(0.01, "step size at the start", over=0)
+    momentum: float = option(0.5, "momentum of images and step size", low=0, under=1)
+    momentum_y: float = option(0.9, "momentum of the labels", low=0, under=1)
+    threshold: float = option(1.0, "losses above it are skipped", over=0)
+    min_start_epoch: int = option(0, "first start epoch (T-)", low=0)
+    current_max_start_epoch: int = option(10, "end of start epochs at first (T)")
+    max_start_epoch: int = option(20, "end of start epochs at last (T+)")
+    expansion_end_epoch: int = option(1000, "iterations until the end is T+", low=1)
+    sequential: bool = option(True, "false: the end is T+ from the start")
+    dsa: str = option("color_crop_cutout_flip_scale_rotate", "student's DSA")
+    dsa_crop: float = option(0.125, "largest shift of DSA's crop, a share", low=0, high=1)
+    init: str = option("correct", "first images: correct by an expert, or real", choices=INITS)
+    labels: str = option("soft", "labels: soft (learned) or hard", choices=("soft", "hard"))
+    way: str = option("", f"gradients by {', '.join(WAYS)}; '': the faster", choices=("", *WAYS))
+    segment: int = option(1, "steps whose graphs are kept at once", low=1)
 
-    drop: float = _help(0.0, "fraction of the parameters that CPD leaves out (alpha)")
-    cam: str = _help("grad-cam", f"of DAE: {', '.join(CAMS)}; none is no DAE")
-    cam_every: int = _help(100, "iterations after which the maps are made anew (K)")
-    beta: float = _help(1.0, "added to the map where pixels are weighted")
-    act_threshold: float = _help(0.0, "least of the map where they are; 0 is the mean")
-    cam_net: str = _help("expert", "that the maps are of: expert, a net to train on the data, or timm:NAME of ImageNet")
-    cam_class: str = _help("subset", "output of timm:NAME: subset, the image's class, or official, its number")
-    cam_epochs: int = _help(50, "of a net to train")
-    cam_protocol: str = _help("squeeze", "of it")
+    drop: float = option(0.0, "share of parameters CPD leaves out (alpha)", low=0, under=1)
+    cam: str = option("grad-cam", f"DAE by {', '.join(CAMS)}", choices=CAMS)
+    cam_every: int = option(100, "iterations between new maps (K)", low=1)
+    beta: float = option(1.0, "added to the map of weighted pixels", low=0)
+    act_threshold: float = option(0.0, "map from which they are; 0: its mean", low=0, high=1)
+    cam_net: str = option("expert", "maps by: expert, a net to train, timm:NAME")
+    cam_class: str = option("subset", "timm's output: subset (class) or official", choices=CAM_CLASSES)
+    cam_epochs: int = option(50, "epochs of the net to train for maps", low=1)
+    cam_protocol: str = option("squeeze", "protocol of that net")
 
-    protocol: str = _help("datm", "recommended to students")
-    student_epochs: int = _help(0, "of students; 0 is the protocol's")
+    protocol: str = option("datm", "protocol recommended to students")
+    student_epochs: int = option(0, "epochs of students; 0: the protocol's", low=0)
 
     def __post_init__(self) -> None:
-        known: dict[str, tuple[str, ...]] = {"expert_opt": OPTIMIZERS, "cam": CAMS, "cam_class": CAM_CLASSES}
-        known |= {"init": INITS, "labels": ("soft", "hard"), "way": ("", *WAYS)}
-        for name, words in known.items():
-            if getattr(self, name) not in words:
-                raise unknown(name, getattr(self, name), words)
+        check_options(self)
         for op in filter(None, self.dsa.split("_")):
             if op not in DSA_OPS:
                 raise unknown("operation in dsa", op, DSA_OPS)
-        least = dict.fromkeys(("ipc", "n_experts", "train_epochs", "iterations", "expert_epochs", "syn_steps"), 1)
-        least |= dict.fromkeys(("batch_syn", "expansion_end_epoch", "segment", "cam_every", "cam_epochs"), 1)
-        least |= dict.fromkeys(("size", "together", "min_start_epoch", "student_epochs"), 0)
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be {low} or more")
-        for name in ("lr_img", "lr_y", "lr_lr", "beta"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
-        for name in ("expert_lr", "lr_teacher", "threshold"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
-        for name in ("momentum", "momentum_y", "drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
-        for name in ("dsa_crop", "act_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
         if not re.fullmatch(r"convnet[3-6](-w[1-9][0-9]*)?", self.net):
-            raise UsageError(f"net {self.net!r} is no ConvNet with InstanceNorm; use convnet3, or convnet3-wN")
+            raise UsageError(f"net {self.net!r} is not a ConvNet with InstanceNorm; use convnet3, or convnet3-wN")
         self._check_window()
 
     def _check_window(self) -> None:
@@ -238,33 +184,8 @@ def method(cfg: Config) -> str:
     return "datm" if cfg.labels == "soft" else "mtt"
 
 
-def _config(words: dict[str, Any]) -> Config:
-    """The Config of a row, its numbers of the fields' types."""
-    base = Config()
-    return replace(base, **{key: type(getattr(base, key))(value) for key, value in words.items()})
-
-
-# Every row of the tables; `-cpu` is what a CPU can do; `cifar10-ipc10-dae` and `-cpd` are one of the two parts.
-PRESETS = {name: _config(words) for name, words in rows().items()}
-SMOKE = Config(
-    dataset="cifar10-mini",
-    ipc=2,
-    net="convnet3-w8",
-    n_experts=2,
-    train_epochs=2,
-    expert_lr=0.1,
-    iterations=4,
-    expert_epochs=1,
-    syn_steps=4,
-    batch_syn=8,
-    lr_img=1000.0,
-    threshold=10.0,
-    current_max_start_epoch=1,
-    max_start_epoch=1,
-    drop=0.25,
-    cam_every=3,
-    student_epochs=4,
-)
+PRESETS = read_presets(__file__, Config())
+SMOKE = PRESETS.smoke
 
 
 def check(cfg: Config, source: Source) -> None:
@@ -273,37 +194,23 @@ def check(cfg: Config, source: Source) -> None:
     Raises:
         UsageError: a class with too few images, a net that images are too small for, or a net of the CAM without one.
     """
-    counts = torch.bincount(source.labels, minlength=len(source.classes))
-    if int(counts.min()) < cfg.ipc:
-        name = source.classes[int(counts.argmin())]
-        raise UsageError(
-            f"ipc is {cfg.ipc}, but class {name!r} of {source.name!r} has {int(counts.min())} images; lower --ipc"
-        )
-    if cfg.cam == "none" or cfg.cam_net == "expert":
-        return
-    shape, outputs = source.images.shape, len(source.classes)
-    if cfg.cam_net.startswith("timm:"):
-        outputs = 1000
-        imagenet_numbers(source)
-    with torch.random.fork_rng(devices=[]):
-        net = models.build(cfg.cam_net, classes=outputs, size=shape[2], channels=shape[1]).eval()
-    if outputs == 1000:
-        check_of_imagenet(source, cfg.cam_net)
-    grad_cam(net, torch.zeros(1, *shape[1:]), torch.zeros(1, dtype=torch.long))
+    require_images(source, cfg.ipc, f"ipc is {cfg.ipc}")
+    if cfg.cam != "none" and cfg.cam_net != "expert":
+        check_net(cfg.cam_net, source)
 
 
-def looking(cfg: Config, run: Run, source: Source, expert: nn.Module) -> Looking | None:
+def pixel_weights(cfg: Config, run: Run, source: Source, expert: nn.Module) -> PixelWeights | None:
     """What says where pixels matter, if anything does: an expert, or the net that `cam_net` names."""
     if cfg.cam == "none":
         return None
     if cfg.cam_net == "expert":
         net = expert.to(run.device).eval().requires_grad_(False)
-        return Looking(net=net, how=enhancing(cfg))
+        return PixelWeights(net=net, settings=enhancing(cfg))
     if cfg.cam_net.startswith("timm:"):
         numbers = imagenet_numbers(source) if cfg.cam_class == "subset" else None
-        return Looking(net=of_imagenet(run, source, cfg.cam_net), how=enhancing(cfg), numbers=numbers)
+        return PixelWeights(net=of_imagenet(run, source, cfg.cam_net), settings=enhancing(cfg), numbers=numbers)
     (net,), _ = teachers(run, source, (cfg.cam_net,), cfg.cam_epochs, cfg.seed, protocol=cfg.cam_protocol)
-    return Looking(net=net, how=enhancing(cfg))
+    return PixelWeights(net=net, settings=enhancing(cfg))
 
 
 def chunks(cfg: Config, source: Source) -> list[tuple[str, range]]:
@@ -376,7 +283,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
     begin = partial(initial, source, trajectories, flat, run.device)
     words = {"ipc": cfg.ipc, "seed": cfg.seed, "init": cfg.init, "soft": cfg.labels == "soft"}
     state = started(**run.stage("start", partial(begin, **words), {**known, **words}), step=cfg.lr_teacher)
-    look = looking(cfg, run, source, flat.load(trajectories[0, -1]))
+    look = pixel_weights(cfg, run, source, flat.load(trajectories[0, -1]))
     shared = {"experts": known, **_settings(cfg)}
     for stage, parts in chunks(cfg, source):
         work = partial(advance, parts, state, trajectories, flat, outer(cfg), look, run.device)
@@ -398,6 +305,7 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
     step = float(state["step"])
     kind, table = method(cfg), {"mtt": papers.MTT_TABLE, "datm": papers.DATM_TABLE, "edf": papers.EDF_TABLE}
     paper = paper_rows(table[kind], cfg, kind.upper())
+    cited = {"mtt": [], "datm": [papers.DATM], "edf": [papers.EDF, papers.DATM]}[kind] + [papers.MTT]
     if kind == "edf":
         paper += paper_rows(papers.EDF_KD_TABLE, cfg, "EDF with knowledge distillation")
     return run.write(
@@ -407,8 +315,8 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
         decoder={"kind": "identity"},
         labels={"kind": "soft", "temperature": 1.0, "lr": step} if soft else {"kind": "hard", "lr": step},
         protocol=students(cfg),
-        citation="\n".join(_CITED[kind]),
-        deviations=[*DEVIATIONS, *_MORE[kind]],
+        citation="\n".join(cited),
+        deviations=[*PRESETS.deviations["all"], *PRESETS.deviations.get(kind, [])],
         paper=paper,
         method=kind,
         pixel_range=bounds,
@@ -420,11 +328,3 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
             "rounding_largest": moved.largest,
         },
     )
-
-
-_CITED = {
-    "mtt": [papers.MTT],
-    "datm": [papers.DATM, papers.MTT],
-    "edf": [papers.EDF, papers.DATM, papers.MTT],
-}
-_MORE = {"mtt": DEVIATIONS_MTT, "datm": [], "edf": DEVIATIONS_EDF}

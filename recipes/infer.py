@@ -5,9 +5,9 @@
     items   = clip(P_k + u[k, m]) and the natural images: K (M + 1) C
     labels  = mean logits of all M teachers on the finished items, one static vector each
 
-R_l matches BatchNorm statistics of a set to the teacher's (`recipes/_batchnorm.py`); A is one circular shift of the
+R_l matches BatchNorm statistics of a set to the teacher's (`inversion/batchnorm.py`); A is one circular shift of the
 whole set by 0…shift pixels a step, on larger images behind one resized crop and flip. The K compensators of a teacher
-are independent, so many are optimised in one batched run (`recipes/_inversion.py`): one forward and backward pass of
+are independent, so many are optimised in one batched run (`inversion/inversion.py`): one forward and backward pass of
 all their images, with statistics and draws kept per set.
 
 Compensators are quantised to 8 bits before the labels are computed, so that a label belongs to the image a student
@@ -21,7 +21,7 @@ the teachers label every mixed batch, and the epochs of a static protocol are di
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,8 +37,10 @@ from ddhub.sources.source import Source
 from recipes.inversion.inversion import Inversion, draws, optimise
 from recipes.run.draws import generator, select
 from recipes.run.labels import static_logits
+from recipes.run.options import check_options, option
 from recipes.run.papers import Paper, paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
 from recipes.run.units import numbered, units
@@ -76,99 +78,39 @@ PAPER: Paper = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    dataset: str = field(default="cifar10", metadata={"help": "real data to distil"})
-    ipc: int = field(default=10, metadata={"help": "images per class; a compensator counts as one image"})
-    seed: int = field(default=0, metadata={"help": "of natural images, teachers and shifts"})
-    teachers: tuple[str, ...] = field(
-        default=("resnet18", "mobilenetv2", "efficientnetb0", "shufflenet"),
-        metadata={"help": "architectures, one compensator each for every natural set"},
+    dataset: str = option("cifar10", "real data to distil")
+    ipc: int = option(10, "images a class, a compensator counts as one", low=1)
+    seed: int = option(0, "seed of natural images, teachers and shifts")
+    teachers: tuple[str, ...] = option(
+        ("resnet18", "mobilenetv2", "efficientnetb0", "shufflenet"),
+        "nets, with a compensator each for every set of images",
     )
-    teacher_epochs: int = field(default=200, metadata={"help": "epochs of each teacher on the real data"})
-    steps: int = field(default=1000, metadata={"help": "Adam steps of a compensator (T)"})
-    lr: float = field(default=0.25, metadata={"help": "Adam's rate at the start, cosine to zero"})
-    beta: float = field(default=1.0, metadata={"help": "weight of the BatchNorm loss"})
-    first_bn: float = field(default=10.0, metadata={"help": "factor of the first BatchNorm layer (g)"})
-    shift: int = field(default=4, metadata={"help": "largest circular shift, pixels"})
-    crop_scale: float = field(default=0.0, metadata={"help": "smallest area of a random resized crop; 0 is none"})
-    flip: bool = field(default=False, metadata={"help": "random horizontal flips"})
-    compensate: bool = field(default=True, metadata={"help": "false: ipc random images a class, no compensators"})
-    labels: str = field(default="static", metadata={"help": "static, hard, or teacher (INFER+Dyn)"})
-    label_teachers: int = field(default=0, metadata={"help": "only the first so many teachers label; 0 is all"})
-    temperature: float = field(default=30.0, metadata={"help": "of the students' loss"})
-    protocol: str = field(default="infer-static", metadata={"help": "recommended to students"})
-    teacher_protocol: str = field(default="squeeze", metadata={"help": "of the teachers"})
-    size: int = field(default=0, metadata={"help": "side of the images in pixels; 0 is the data set's own"})
+    teacher_epochs: int = option(200, "epochs of each teacher; 0: timm's weights", low=0)
+    steps: int = option(1000, "Adam steps of a compensator (T)", low=1)
+    lr: float = option(0.25, "Adam's learning rate, cosine to zero", over=0)
+    beta: float = option(1.0, "weight of the BatchNorm loss", low=0)
+    first_bn: float = option(10.0, "factor of the first BatchNorm layer (g)", low=0)
+    shift: int = option(4, "largest circular shift in pixels", low=0)
+    crop_scale: float = option(0.0, "smallest share of random crops; 0: none", low=0, high=1)
+    flip: bool = option(False, "random horizontal flips")
+    compensate: bool = option(True, "false: random images, no compensators")
+    labels: str = option("static", "labels: static, hard, teacher (INFER+Dyn)", choices=("static", "hard", "teacher"))
+    label_teachers: int = option(0, "number of teachers that label; 0: all", low=0)
+    temperature: float = option(30.0, "temperature of the students' loss", over=0)
+    protocol: str = option("infer-static", "protocol recommended to students")
+    teacher_protocol: str = option("squeeze", "protocol of the teachers")
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.teacher_epochs < 0 or not self.teachers:
-            raise UsageError("INFER needs at least one teacher and one step, and no negative epochs")
-        if self.labels not in ("static", "hard", "teacher"):
-            raise UsageError(f"labels are {self.labels!r}; use static, hard or teacher")
-        if not 0 <= self.label_teachers <= len(self.teachers):
+        check_options(self)
+        if not self.teachers:
+            raise UsageError("INFER needs a teacher; name one with --teachers")
+        if self.label_teachers > len(self.teachers):
             raise UsageError(f"label_teachers is {self.label_teachers}; there are {len(self.teachers)} teachers")
 
 
-_CPU = Config(
-    teachers=("resnet18-w16", "convnet3-bn-w64", "convnet4-bn-w64", "convnet5-bn-w64"),
-    teacher_epochs=4,
-    protocol="infer-static-50",
-)
-_CIFAR100 = Config(dataset="cifar100")
-_TINY = Config(
-    dataset="tiny-imagenet",
-    steps=2000,
-    lr=0.1,
-    crop_scale=0.08,
-    flip=True,
-    teacher_protocol="squeeze-tiny",
-    teacher_epochs=50,
-    temperature=20.0,
-    protocol="infer-tiny-static",
-)
-_IMAGENET = Config(
-    dataset="imagenet-1k",
-    size=224,
-    teachers=("timm:resnet18.tv_in1k", "timm:mobilenetv2_100.ra_in1k", "timm:efficientnet_b0.ra_in1k"),
-    teacher_epochs=0,
-    steps=2000,
-    beta=0.01,
-    shift=32,
-    crop_scale=0.08,
-    flip=True,
-    temperature=20.0,
-    protocol="infer-imagenet-static",
-)
-PRESETS = {
-    "cifar10-ipc10": Config(),
-    "cifar10-ipc50": Config(ipc=50),
-    **{f"cifar100-ipc{ipc}": replace(_CIFAR100, ipc=ipc) for ipc in (10, 50, 100)},
-    **{f"tiny-imagenet-ipc{ipc}": replace(_TINY, ipc=ipc) for ipc in (2, 10, 50)},
-    **{f"imagenet-1k-ipc{ipc}": replace(_IMAGENET, ipc=ipc) for ipc in (10, 50)},
-    "cifar10-ipc10-cpu": _CPU,
-    "cifar10-ipc50-cpu": replace(_CPU, ipc=50),
-    "tiny-imagenet-ipc2-cpu": replace(
-        _TINY,
-        ipc=2,
-        teachers=("convnet3-bn-w32", "convnet4-bn-w32"),
-        teacher_protocol="squeeze",
-        teacher_epochs=3,
-        steps=500,
-        protocol="infer-tiny-static-50",
-    ),
-    # Controls of cifar10-ipc10-cpu.
-    "cifar10-ipc10-cpu-no-compensators": replace(_CPU, compensate=False),
-    "cifar10-ipc10-cpu-hard-labels": replace(_CPU, labels="hard"),
-    "cifar10-ipc10-cpu-one-teacher": replace(_CPU, label_teachers=1),
-    "cifar10-ipc10-cpu-teacher-labels": replace(_CPU, labels="teacher"),
-}
-SMOKE = Config(
-    dataset="cifar10-mini",
-    ipc=2,
-    teachers=("convnet3-bn-w8", "convnet4-bn-w8"),
-    teacher_epochs=1,
-    steps=3,
-    protocol="infer-static-50",
-)
+PRESETS = read_presets(__file__, Config())
+SMOKE = PRESETS.smoke
 
 
 def natural_sets(ipc: int, classes: int, nets: int) -> int:
@@ -188,7 +130,7 @@ def natural_sets(ipc: int, classes: int, nets: int) -> int:
 
 
 def inversion(cfg: Config) -> Inversion:
-    """How a compensator is optimised (see `recipes/_inversion.py`)."""
+    """How a compensator is optimised (see `inversion/inversion.py`)."""
     same = ("steps", "lr", "beta", "first_bn", "crop_scale", "flip")
     return Inversion(ahead=cfg.shift, **{key: getattr(cfg, key) for key in same})
 
@@ -208,15 +150,15 @@ def compensators(net: nn.Module, natural: Tensor, cfg: Config, *, nets: int, set
     Raises:
         TrainingError: a compensator that is not a number.
     """
-    how, names = inversion(cfg), [(cfg.seed, nets, k) for k in sets]
+    settings, names = inversion(cfg), [(cfg.seed, nets, k) for k in sets]
     height, width = natural.shape[-2:]
     return optimise(
         net,
         torch.zeros_like(natural[:, 0]),
         lambda u: natural + u[:, None],
         torch.arange(natural.shape[1], device=natural.device),
-        how,
-        draws(how, names, size=(height, width), device=natural.device),
+        settings,
+        draws(settings, names, size=(height, width), device=natural.device),
         precision=precision,
     )
 
@@ -274,8 +216,8 @@ def _compensators(cfg: Config, run: Run, nets: list[nn.Module], natural: Tensor,
     for stage, m, part in compensator_units(cfg, k, classes * height * width):
         settings = {key: getattr(cfg, key) for key in shared}
         settings |= {"teacher": cfg.teachers[m], "net": m, "sets": k if len(part) == k else [part.start, part.stop]}
-        own = partial(compensators, nets[m], natural[part.start : part.stop], cfg, nets=m, sets=list(part))
-        work.append((stage, partial(_in_unit_scale, partial(own, precision=run.precision), std), settings))
+        work_of_part = partial(compensators, nets[m], natural[part.start : part.stop], cfg, nets=m, sets=list(part))
+        work.append((stage, partial(_in_unit_scale, partial(work_of_part, precision=run.precision), std), settings))
     return torch.cat([unit["u"] for unit in run.stages(work)]).unflatten(0, (len(nets), k))
 
 
@@ -285,7 +227,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
     k = natural_sets(cfg.ipc, classes, len(cfg.teachers)) if cfg.compensate else cfg.ipc
     rows = run.stage("select", lambda: {"rows": select(source, k, generator(cfg.seed, "select"))})["rows"]
     images = source.images[rows]
-    nets, facts = teachers(run, source, cfg.teachers, cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+    nets, records = teachers(run, source, cfg.teachers, cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     judges = nets[: cfg.label_teachers or len(nets)]
 
     shape = (-1, 1, 1)
@@ -308,8 +250,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
         labels = {"kind": "soft", "temperature": cfg.temperature}
         tensors["labels.logits"] = run.stage("labels", label)["logits"]
     elif cfg.labels == "teacher":
-        found = publish(run, source, judges, facts[: len(judges)])
-        labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": found}
+        published = publish(run, source, judges, records[: len(judges)])
+        labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": published}
     return run.write(
         images=images,
         image_labels=source.labels[rows],
@@ -317,7 +259,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": decoder.kind},
         labels=labels,
         protocol=students(cfg),
-        teachers=facts,
+        teachers=records,
         citation=CITATION,
         deviations=DEVIATIONS,
         paper=paper_rows(PAPER, cfg, "INFER") if cfg.compensate else [],

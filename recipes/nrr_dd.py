@@ -1,11 +1,11 @@
 """NRR-DD: critical patches of real images, whose backgrounds a teacher refines (arXiv 2503.18267, CVPR 2025); and RDED.
 
     discover  of `mipc` images a class, random squares; by CAM the most critical of each image; of these the f² · ipc
-              that the teacher is least sure of, f² of them on every image             `recipes/_patches.py`, `_cam.py`
+              that the teacher is least sure of, f² of them on every image             `patches/patches.py`
     refine    x ← clip(x - M ⊙ η · Adam(CE + α · L_bn)), M = max(0, ε - CAM): critical pixels stay as they are, bit by
-              bit; a batch is image j of all classes, or of up to `batch` of them                  `recipes/_refine.py`
+              bit; a batch is image j of all classes, or of up to `batch` of them                  `patches/refine.py`
     labels    two numbers a view, the cross-entropies between the teacher's answer on the mixed view and the view's two
-              classes (`dbr`), or any other of `recipes/_labels.py`
+              classes (`dbr`), or any other of `run/labels.py`
 
 RDED (arXiv 2312.03526, CVPR 2024) is `--cam-filter false --confidence highest --refine none --labels teacher`: of every
 image the patch that the teacher is surest of. The presets `rded-...` say so. Controls: `cidd-only` (no refinement),
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,20 +27,22 @@ from torch import Tensor, nn
 
 from ddhub import models
 from ddhub.artifact.folder import Artifact
-from ddhub.errors import UsageError, unknown
+from ddhub.errors import UsageError
 from ddhub.measures.cam import cam
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources.source import Source
 from recipes.inversion.inversion import Inversion, answers
-from recipes.patches.discovery import CONFIDENCES, Search, discover, discovery_units
+from recipes.patches.discovery import CONFIDENCES, GUARDS, Search, discover, discovery_units
 from recipes.patches.patches import RATIOS, mosaics
 from recipes.patches.refine import PARTS, Masking, refine
 from recipes.run import papers
 from recipes.run.draws import generator, scale, select
 from recipes.run.labels import LABELS, Labelling, label
+from recipes.run.options import check_options, option
 from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import teachers
 from recipes.run.units import batches, numbered
@@ -70,74 +72,60 @@ DEVIATIONS_RDED = [
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    dataset: str = field(default="cifar10", metadata={"help": "real data to distil"})
-    ipc: int = field(default=10, metadata={"help": "images per class"})
-    seed: int = field(default=0, metadata={"help": "of the teacher, the crops, the augmentation and the stored views"})
-    size: int = field(default=0, metadata={"help": "side of the images in pixels; 0 is the data set's own"})
-    teacher: str = field(default="resnet18", metadata={"help": "architecture, with BatchNorm"})
-    teacher_epochs: int = field(default=200, metadata={"help": "on the real data; 0 is timm's pretrained weights"})
-    teacher_protocol: str = field(default="squeeze", metadata={"help": "of the teacher"})
+    dataset: str = option("cifar10", "real data to distil")
+    ipc: int = option(10, "images a class", low=1)
+    seed: int = option(0, "seed of teacher, crops and stored views")
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
+    teacher: str = option("resnet18", "net of the teacher, one with BatchNorm")
+    teacher_epochs: int = option(200, "epochs of the teacher; 0: timm's weights", low=0)
+    teacher_protocol: str = option("squeeze", "protocol of the teacher")
 
-    mipc: int = field(default=300, metadata={"help": "real images a class that are looked at"})
-    crops: int = field(default=5, metadata={"help": "random squares of each"})
-    crop_area: float = field(default=0.08, metadata={"help": "smallest area of a square, as a share"})
-    top: int = field(default=1, metadata={"help": "squares of an image that are kept (the paper's t)"})
-    factor: int = field(default=1, metadata={"help": "patches a side of a mosaic (f, the paper's beta = f * f)"})
-    cam_filter: bool = field(default=True, metadata={"help": "false: squares of an image are kept by confidence"})
-    cam_ratio: str = field(default="density", metadata={"help": f"of a square: {', '.join(RATIOS)}"})
-    confidence: str = field(default="lowest", metadata={"help": f"of the patches: {', '.join(CONFIDENCES)}"})
-    guard: str = field(default="none", metadata={"help": "drop patches below the median CAM ratio, or not in the top5"})
+    mipc: int = option(300, "real images a class that are searched", low=1)
+    crops: int = option(5, "random crops of each of them", low=1)
+    crop_area: float = option(0.08, "smallest share of the area of a crop", over=0, high=1)
+    top: int = option(1, "crops of an image that are kept (t)", low=1)
+    factor: int = option(1, "patches a side of a mosaic (f)", low=1)
+    cam_filter: bool = option(True, "false: crops are kept by confidence")
+    cam_ratio: str = option("density", f"CAM ratio of a crop: {', '.join(RATIOS)}", choices=tuple(RATIOS))
+    confidence: str = option("lowest", f"confidence wanted: {', '.join(CONFIDENCES)}", choices=tuple(CONFIDENCES))
+    guard: str = option("none", f"drops patches: {', '.join(GUARDS)}", choices=tuple(GUARDS))
 
-    refine: str = field(default="background", metadata={"help": f"what changes: none, {', '.join(PARTS)}"})
-    epsilon: float = field(default=0.5, metadata={"help": "CAM from which pixels are critical, in (0, 1]"})
-    mask: str = field(default="soft", metadata={"help": "soft: max(0, epsilon - CAM); binary: CAM < epsilon"})
-    cam_norm: str = field(default="cell", metadata={"help": "CAM is 0 to 1 for each cell of a mosaic, or image"})
-    refresh_every: int = field(default=0, metadata={"help": "steps after which the mask is made again; 0 is never"})
-    optimizer: str = field(default="adam", metadata={"help": "adam or sgd"})
-    steps: int = field(default=1000, metadata={"help": "of an image"})
-    lr: float = field(default=0.25, metadata={"help": "rate at the start, before the mask, cosine to zero (eta)"})
-    alpha_bn: float = field(default=0.01, metadata={"help": "weight of the BatchNorm loss"})
-    first_bn: float = field(default=10.0, metadata={"help": "factor of the first BatchNorm layer"})
-    shift: int = field(default=4, metadata={"help": "largest circular shift down and right, pixels"})
-    shift_back: int = field(default=0, metadata={"help": "largest circular shift up and left, pixels"})
-    crop_scale: float = field(default=0.0, metadata={"help": "smallest area of a random resized crop; 0 is none"})
-    flip: bool = field(default=False, metadata={"help": "random horizontal flips"})
-    batch: int = field(default=100, metadata={"help": "most classes whose images share BatchNorm statistics"})
+    refine: str = option("background", f"refined part: none, {', '.join(PARTS)}", choices=("none", *PARTS))
+    epsilon: float = option(0.5, "CAM from which a pixel is critical", over=0, high=1)
+    mask: str = option("soft", "soft: max(0, epsilon - CAM), or binary", choices=("soft", "binary"))
+    cam_norm: str = option("cell", "CAM is 0 to 1 for each cell, or image", choices=("cell", "image"))
+    refresh_every: int = option(0, "steps between new masks; 0: never", low=0)
+    optimizer: str = option("adam", "optimizer: adam or sgd", choices=("adam", "sgd"))
+    steps: int = option(1000, "refinement steps of an image", low=1)
+    lr: float = option(0.25, "learning rate before the mask (eta)", over=0)
+    alpha_bn: float = option(0.01, "weight of the BatchNorm loss", low=0)
+    first_bn: float = option(10.0, "factor of the first BatchNorm layer", low=0)
+    shift: int = option(4, "largest circular shift down and right, px", low=0)
+    shift_back: int = option(0, "largest circular shift up and left, px", low=0)
+    crop_scale: float = option(0.0, "smallest share of random crops; 0: none", low=0, high=1)
+    flip: bool = option(False, "random horizontal flips")
+    batch: int = option(100, "classes that share BatchNorm statistics", low=1)
 
-    labels: str = field(default="dbr", metadata={"help": f"one of {', '.join(LABELS)}"})
-    temperature: float = field(default=20.0, metadata={"help": "of the students' loss: soft, static, teacher"})
-    stored_temperature: float = field(default=1.0, metadata={"help": "of the stored numbers: dbr, top1 (tau)"})
-    dbr_weight: float = field(default=1.0, metadata={"help": "of the distances in the students' loss"})
-    dbr_distance: str = field(default="l1", metadata={"help": "l1, smooth_l1 or squared"})
-    dbr_reading: str = field(default="mix", metadata={"help": "mix, view (d_org unmixed) or label (d_aug mixed)"})
-    dbr_loss: str = field(default="distance", metadata={"help": "distance, or kd to a label rebuilt from both"})
-    protocol: str = field(default="nrr-dd", metadata={"help": "recommended to students"})
-    student_epochs: int = field(default=0, metadata={"help": "of students and stored views; 0 is the protocol's"})
-    student_batch: int = field(default=0, metadata={"help": "images a step of students; 0 is the protocol's"})
+    labels: str = option("dbr", f"labels: {', '.join(LABELS)}", choices=LABELS)
+    temperature: float = option(20.0, "temperature of the students' loss", over=0)
+    stored_temperature: float = option(1.0, "temperature of stored dbr and top1 labels", over=0)
+    dbr_weight: float = option(1.0, "weight of the distances in the loss", low=0)
+    dbr_distance: str = option("l1", "distance: l1, smooth_l1 or squared")
+    dbr_reading: str = option("mix", "mix, view (d_org unmixed), label (d_aug mixed)")
+    dbr_loss: str = option("distance", "loss: distance, or kd to a rebuilt label")
+    protocol: str = option("nrr-dd", "protocol recommended to students")
+    student_epochs: int = option(0, "epochs of students; 0: the protocol's", low=0)
+    student_batch: int = option(0, "batch size of students; 0: the protocol's", low=0)
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise unknown(name, getattr(self, name), known)
-        least = dict.fromkeys(("ipc", "mipc", "steps", "batch"), 1)
-        least |= dict.fromkeys(("teacher_epochs", "shift", "shift_back", "student_epochs", "student_batch"), 0)
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be {low} or more")
-        look(self), masking(self), labelling(self)  # raise what is wrong with them
+        check_options(self)
+        look(self), masking(self), labelling(self)  # raise UsageError for what cannot be
         there, needed = self.top * self.mipc, self.factor**2 * self.ipc
         if there < needed:
             raise UsageError(
                 f"{self.mipc} images with {self.top} squares each are {there} patches a class, {needed} are needed; "
                 "raise --mipc or --top, or lower --ipc"
             )
-
-
-_CHOICES = {
-    "mask": ("soft", "binary"),
-    "cam_norm": ("cell", "image"),
-    "optimizer": ("adam", "sgd"),
-}
 
 
 def look(cfg: Config) -> Search:
@@ -170,95 +158,14 @@ def labelling(cfg: Config) -> Labelling:
     return Labelling(word=cfg.labels, **same, **dbr)
 
 
-# What the papers' scale is, by data set: mosaics, teacher, refinement and students.
-_CIFAR = {"cifar10": Config(), "cifar100": Config(dataset="cifar100")}
-_TINY = Config(
-    dataset="tiny-imagenet",
-    teacher_protocol="squeeze-tiny",
-    teacher_epochs=50,
-    steps=4000,
-    lr=0.1,
-    alpha_bn=1.0,
-    shift_back=4,
-    crop_scale=0.08,
-    flip=True,
-)
-_NETTE = Config(
-    dataset="imagenette",
-    size=224,
-    factor=2,
-    teacher="timm:resnet18",
-    teacher_protocol="squeeze-tiny",
-    steps=2000,
-    lr=0.05,
-    shift=32,
-    crop_scale=0.08,
-    flip=True,
-    protocol="nrr-dd-f2",
-)
-_IMAGENET = replace(_NETTE, dataset="imagenet-1k", teacher="timm:resnet18.tv_in1k", teacher_epochs=0, lr=0.25)
-_SCALES = {**_CIFAR, "tiny-imagenet": _TINY, "imagenette": _NETTE, "imagewoof": replace(_NETTE, dataset="imagewoof"),
-           "imagenet-1k": _IMAGENET}  # fmt: skip
-_CPU = {
-    "cifar10": replace(Config(), teacher="resnet18-w16", teacher_epochs=4, protocol="nrr-dd-100"),
-    "imagenette": replace(
-        _NETTE,
-        size=128,
-        teacher="convnet5-bn-w32",
-        teacher_protocol="squeeze",
-        teacher_epochs=10,
-        steps=500,
-        shift=16,
-        protocol="nrr-dd-f2-100",
-    ),
-}
-_RDED: dict[str, Any] = {"cam_filter": False, "confidence": "highest"}
-_CONTROLS: dict[str, dict[str, Any]] = {
-    "cidd-only": {"refine": "none"},
-    "all-pixels": {"refine": "all"},
-    "inverted-mask": {"refine": "inverted"},
-    "rded-init": _RDED,
-}
-
-
-def _presets() -> dict[str, Config]:
-    """`DATASET-ipcN`, RDED with `rded-` in front, controls with what they are, and `-cpu` for what a CPU can do."""
-    found = {}
-    for cpu, scales in (("", _SCALES), ("-cpu", _CPU)):
-        for name, base in scales.items():
-            for ipc, images in ((1, 10), (10, 50), (50, 100)):
-                # RDED's batches of students: twice as large for 100 or 1,000 classes, always 100 for Tiny-ImageNet.
-                images = {"cifar100": 2 * images, "imagenet-1k": 2 * images, "tiny-imagenet": 100}.get(name, images)
-                own = found[f"{name}-ipc{ipc}{cpu}"] = replace(base, ipc=ipc, student_batch=images)
-                found[f"rded-{name}-ipc{ipc}{cpu}"] = replace(
-                    own, **_RDED, refine="none", labels="teacher",
-                    protocol=own.protocol if cpu else own.protocol.replace("nrr-dd", "rded"),
-                )  # fmt: skip
-                if ipc == 10 and name in _CPU:
-                    controls = _CONTROLS.items()
-                    found |= {f"{name}-ipc{ipc}-{what}{cpu}": replace(own, **how) for what, how in controls}
-    return found
-
-
-PRESETS = _presets()
-SMOKE = Config(
-    dataset="cifar10-mini",
-    ipc=2,
-    factor=2,
-    mipc=12,
-    teacher="convnet3-bn-w8",
-    teacher_epochs=1,
-    steps=3,
-    protocol="nrr-dd-f2",
-    student_epochs=2,
-    student_batch=10,
-)
+PRESETS = read_presets(__file__, Config())
+SMOKE = PRESETS.smoke
 
 
 def students(cfg: Config) -> Protocol:
     """The protocol that is recommended to students; labels that are stored per view have its epochs."""
-    own = {"epochs": cfg.student_epochs, "batch_size": cfg.student_batch}
-    return protocol(cfg.protocol, **{key: value for key, value in own.items() if value})
+    changes = {"epochs": cfg.student_epochs, "batch_size": cfg.student_batch}
+    return protocol(cfg.protocol, **{key: value for key, value in changes.items() if value})
 
 
 def _published_rows(cfg: Config) -> list[dict[str, Any]]:
@@ -283,14 +190,14 @@ def _image_settings(cfg: Config) -> dict[str, Any]:
     """What the images depend on."""
     if cfg.refine == "none":
         return _search_settings(cfg)
-    how = {"mask": vars(masking(cfg)), "inversion": vars(inversion(cfg)), "batch": cfg.batch}
-    return {**_search_settings(cfg), **how}
+    refinement = {"mask": vars(masking(cfg)), "inversion": vars(inversion(cfg)), "batch": cfg.batch}
+    return {**_search_settings(cfg), **refinement}
 
 
 def refine_units(cfg: Config, classes: int, side: int) -> list[tuple[str, range, range]]:
     """(stage, classes, images of a class) of the refinement."""
     work = batches(cfg.ipc, classes, cfg.batch, side**2)
-    return [(stage, *own) for stage, own in zip(numbered("refine", len(work)), work, strict=True)]
+    return [(stage, *unit) for stage, unit in zip(numbered("refine", len(work)), work, strict=True)]
 
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
@@ -301,10 +208,10 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     steps = [Step(stage="select", images=0)]
     steps.append(Step(stage=f"teacher-{cfg.teacher}", images=cfg.teacher_epochs * len(source.labels), rate=rate))
     looked = cfg.mipc * (1 + cfg.top if cfg.cam_filter else cfg.crops)
-    found = discovery_units(cfg.mipc, classes, side)
-    steps += [Step(stage=stage, images=len(own) * looked, rate=rate) for stage, own in found]
-    for stage, own, sets in refine_units(cfg, classes, side) if cfg.refine != "none" else ():
-        steps.append(Step(stage=stage, images=len(own) * len(sets) * cfg.steps, rate=rate))
+    searches = discovery_units(cfg.mipc, classes, side)
+    steps += [Step(stage=stage, images=len(labels) * looked, rate=rate) for stage, labels in searches]
+    for stage, labels, sets in refine_units(cfg, classes, side) if cfg.refine != "none" else ():
+        steps.append(Step(stage=stage, images=len(labels) * len(sets) * cfg.steps, rate=rate))
     size = items * (source.images[0].numel() + (1 if classes <= 256 else 2))
     more, stored = labelling(cfg).steps(items, classes, side, students(cfg).epochs, rate)
     return Plan(steps=[*steps, *more], artifact_bytes=size + stored)
@@ -330,14 +237,14 @@ def check(cfg: Config, source: Source) -> None:
 
 
 def _images(
-    cfg: Config, run: Run, source: Source, net: nn.Module, found: dict[str, Tensor]
+    cfg: Config, run: Run, source: Source, net: nn.Module, patches: dict[str, Tensor]
 ) -> tuple[Tensor, list[str]]:
     """The images u8 `[C · ipc, channels, S, S]`, class by class, and what refinement did, for the card."""
     classes, (channels, side) = len(source.classes), source.images.shape[1:3]
     mean, std = scale(source, run.device)
 
     def start(labels: range, sets: range) -> Tensor:
-        rows, boxes = (found[key][labels.start : labels.stop] for key in ("rows", "boxes"))
+        rows, boxes = (patches[key][labels.start : labels.stop] for key in ("rows", "boxes"))
         return mosaics(source.images, rows, boxes, cfg.factor, sets, run.device)
 
     def refined(labels: range, sets: range) -> dict[str, Tensor]:
@@ -350,11 +257,11 @@ def _images(
 
     images = torch.empty(classes, cfg.ipc, channels, side, side, dtype=torch.uint8)
     work, judged = refine_units(cfg, classes, side), torch.zeros(2, 3)
-    parts: Iterable[dict[str, Tensor]] = ({"images": start(*own)} for _, *own in work)
+    parts: Iterable[dict[str, Tensor]] = ({"images": start(*unit)} for _, *unit in work)
     if cfg.refine != "none":
         shared = _image_settings(cfg)
         units = [
-            (stage, partial(refined, *own), {**shared, "part": [str(each) for each in own]}) for stage, *own in work
+            (stage, partial(refined, *unit), {**shared, "part": [str(each) for each in unit]}) for stage, *unit in work
         ]
         parts = run.stages(units)
     for (_, labels, sets), part in zip(work, parts, strict=True):
@@ -364,13 +271,13 @@ def _images(
     if cfg.refine == "none":
         return images.flatten(0, 1), []
     (right, sure, gap), (right_after, sure_after, gap_after) = (judged / (classes * cfg.ipc)).tolist()
-    said = (
+    notes = (
         f"The teacher recognises {right:.1%} of the images before refinement and {right_after:.1%} after it, with a "
         f"mean confidence of {sure:.3f} and {sure_after:.3f}; the BatchNorm loss goes from {gap:.1f} to "
         f"{gap_after:.1f}."
     )
-    log.info(said)
-    return images.flatten(0, 1), [said]
+    log.info(notes)
+    return images.flatten(0, 1), [notes]
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
@@ -382,12 +289,12 @@ def distill(cfg: Config, run: Run) -> Artifact:
         return {"rows": select(source, cfg.mipc, generator(cfg.seed, "patches"), "--mipc").view(count, -1)}
 
     rows = run.stage("select", pick, {"seed": cfg.seed, "images": cfg.mipc})["rows"]
-    nets, facts = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+    nets, records = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     needed = cfg.factor**2 * cfg.ipc
-    found = discover(run, source, nets[0], rows, look(cfg), needed, cfg.seed, _search_settings(cfg))
-    images, said = _images(cfg, run, source, nets[0], found)
+    patches = discover(run, source, nets[0], rows, look(cfg), needed, cfg.seed, _search_settings(cfg))
+    images, notes = _images(cfg, run, source, nets[0], patches)
     classes = torch.arange(count).repeat_interleave(cfg.ipc)
-    labels, tensors = label(run, source, images, classes, nets, facts, labelling(cfg), plan, _image_settings(cfg))
+    labels, tensors = label(run, source, images, classes, nets, records, labelling(cfg), plan, _image_settings(cfg))
     return run.write(
         images=images,
         image_labels=classes,
@@ -395,9 +302,9 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": "identity"},
         labels=labels,
         protocol=plan,
-        teachers=facts,
+        teachers=records,
         citation="\n".join([papers.RDED] if is_rded(cfg) else [papers.NRR_DD, papers.RDED]),
-        deviations=[*(DEVIATIONS_RDED if is_rded(cfg) else DEVIATIONS), *said],
+        deviations=[*(DEVIATIONS_RDED if is_rded(cfg) else DEVIATIONS), *notes],
         paper=_published_rows(cfg),
         method="rded" if is_rded(cfg) else "",
     )

@@ -1,53 +1,50 @@
 """Random selection: ipc real images of every class, drawn uniformly; with their hard labels, or with a teacher's.
 
 The baseline of every card: what the same bytes buy without any distillation. With the labels of a method's students
-(`--labels`, see `recipes/_labels.py`) it is what those labels buy without the method's images.
+(`--labels`, see `run/labels.py`) it is what those labels buy without the method's images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from ddhub.artifact.folder import Artifact
-from ddhub.errors import UsageError
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources.source import Source
 from recipes.run.draws import generator, select
 from recipes.run.labels import LABELS, Labelling, label
+from recipes.run.options import check_options, option
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import teachers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    dataset: str = field(default="cifar10", metadata={"help": "real data to draw from"})
-    ipc: int = field(default=10, metadata={"help": "images per class"})
-    seed: int = field(default=0, metadata={"help": "of the draw, the teacher and the stored views"})
-    protocol: str = field(default="infer-static", metadata={"help": "recommended to students"})
-    size: int = field(default=0, metadata={"help": "side of the images in pixels; 0 is the data set's own"})
+    dataset: str = option("cifar10", "real data to draw from")
+    ipc: int = option(10, "images a class", low=1)
+    seed: int = option(0, "seed of the draw, teacher and stored views")
+    protocol: str = option("infer-static", "protocol recommended to students")
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
 
-    labels: str = field(default="hard", metadata={"help": f"one of {', '.join(LABELS)}; all but hard need a teacher"})
-    teacher: str = field(default="resnet18", metadata={"help": "architecture"})
-    teacher_epochs: int = field(default=200, metadata={"help": "on the real data; 0 is timm's pretrained weights"})
-    teacher_protocol: str = field(default="squeeze", metadata={"help": "of the teacher"})
-    temperature: float = field(default=20.0, metadata={"help": "of the students' loss: soft, static, teacher"})
-    stored_temperature: float = field(default=1.0, metadata={"help": "of the stored numbers: dbr, top1"})
-    student_epochs: int = field(default=0, metadata={"help": "of students and stored views; 0 is the protocol's"})
-    student_batch: int = field(default=0, metadata={"help": "images a step of students; 0 is the protocol's"})
+    labels: str = option("hard", f"labels: {', '.join(LABELS)}", choices=LABELS)
+    teacher: str = option("resnet18", "net of the teacher; hard labels need none")
+    teacher_epochs: int = option(200, "epochs of the teacher; 0: timm's weights", low=0)
+    teacher_protocol: str = option("squeeze", "protocol of the teacher")
+    temperature: float = option(20.0, "temperature of the students' loss", over=0)
+    stored_temperature: float = option(1.0, "temperature of stored dbr and top1 labels", over=0)
+    student_epochs: int = option(0, "epochs of students; 0: the protocol's", low=0)
+    student_batch: int = option(0, "batch size of students; 0: the protocol's", low=0)
 
     def __post_init__(self) -> None:
-        if self.ipc < 1:
-            raise UsageError(f"ipc is {self.ipc}; use --ipc 1 or more")
-        for name in ("teacher_epochs", "student_epochs", "student_batch"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        labelling(self)  # raises what is wrong with it
+        check_options(self)
+        labelling(self)  # raises UsageError for labels that cannot be
 
 
 def labelling(cfg: Config) -> Labelling:
@@ -58,16 +55,12 @@ def labelling(cfg: Config) -> Labelling:
 
 def students(cfg: Config) -> Protocol:
     """The protocol that is recommended to students; labels that are stored per view have its epochs."""
-    own = {"epochs": cfg.student_epochs, "batch_size": cfg.student_batch}
-    return protocol(cfg.protocol, **{key: value for key, value in own.items() if value})
+    changes = {"epochs": cfg.student_epochs, "batch_size": cfg.student_batch}
+    return protocol(cfg.protocol, **{key: value for key, value in changes.items() if value})
 
 
-PRESETS = {
-    "cifar10-ipc10": Config(),
-    "cifar10-ipc50": Config(ipc=50),
-    "cifar10-ipc10-cpu": Config(protocol="infer-static-50"),
-}
-SMOKE = Config(dataset="cifar10-mini", ipc=2)
+PRESETS = read_presets(__file__, Config())
+SMOKE = PRESETS.smoke
 
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
@@ -90,11 +83,13 @@ def distill(cfg: Config, run: Run) -> Artifact:
     rows = run.stage("select", lambda: {"rows": pick()}, drawn)["rows"]
     images, classes = source.images[rows], source.labels[rows]
     nets: list[nn.Module] = []
-    facts: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     if cfg.labels != "hard":
-        nets, facts = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+        nets, records = teachers(
+            run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol
+        )
     shared = {**drawn, **{key: getattr(cfg, key) for key in ("teacher", "teacher_epochs", "teacher_protocol")}}
-    labels, tensors = label(run, source, images, classes, nets, facts, labelling(cfg), students(cfg), shared)
+    labels, tensors = label(run, source, images, classes, nets, records, labelling(cfg), students(cfg), shared)
     return run.write(
         images=images,
         image_labels=classes,
@@ -102,7 +97,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": "identity"},
         labels=labels,
         protocol=students(cfg),
-        teachers=facts,
+        teachers=records,
         citation="",
         deviations=[],
         paper=[],

@@ -6,8 +6,8 @@
     relabel    teacher: θ labels every batch that the student sees; static (SRe2L*): its logits on each finished image
 
 A batch is image k of all classes, or of up to `batch` of them; R_l matches its statistics to the teacher's
-(`recipes/_batchnorm.py`), A is one resized crop, flip and circular shift of the batch a step. Batches are independent
-of one another, so several are optimised at a time (`recipes/_inversion.py`).
+(`inversion/batchnorm.py`), A is one resized crop, flip and circular shift of the batch a step. Batches are independent
+of one another, so several are optimised at a time (`inversion/inversion.py`).
 
 Labels by the teacher need no bytes but the teacher's: it is published as an artifact beside this one. The paper stores
 a label for every view instead (FKD), 2C + 25 bytes an image and epoch (logits f16, crop, flip, partner): the log and
@@ -17,7 +17,7 @@ the card say what that would take.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,14 +26,15 @@ from torch import Tensor, nn
 
 from ddhub.artifact.folder import Artifact
 from ddhub.data.decode import Identity
-from ddhub.errors import UsageError
 from ddhub.protocols.named import protocol
 from ddhub.sources.source import Source
 from recipes.inversion.inversion import Inversion, draws, optimise
 from recipes.run.draws import generator
 from recipes.run.labels import static_logits
+from recipes.run.options import check_options, option
 from recipes.run.papers import Paper, paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
 from recipes.run.units import batches, numbered
@@ -75,70 +76,34 @@ PAPER: Paper = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    dataset: str = field(default="cifar10", metadata={"help": "real data to distil"})
-    ipc: int = field(default=10, metadata={"help": "images per class"})
-    seed: int = field(default=0, metadata={"help": "of the teacher, the noise and the draws"})
-    teacher: str = field(default="resnet18", metadata={"help": "architecture, with BatchNorm"})
-    teacher_epochs: int = field(default=200, metadata={"help": "on the real data; 0 is timm's pretrained weights"})
-    teacher_protocol: str = field(default="squeeze", metadata={"help": "of the teacher"})
-    steps: int = field(default=1000, metadata={"help": "Adam steps of an image (T)"})
-    lr: float = field(default=0.25, metadata={"help": "Adam's rate at the start, cosine to zero"})
-    beta: float = field(default=0.01, metadata={"help": "weight of the BatchNorm loss (the paper's alpha)"})
-    first_bn: float = field(default=10.0, metadata={"help": "factor of the first BatchNorm layer (g)"})
-    shift: int = field(default=4, metadata={"help": "largest circular shift down and right, pixels"})
-    shift_back: int = field(default=0, metadata={"help": "largest circular shift up and left, pixels"})
-    crop_scale: float = field(default=0.0, metadata={"help": "smallest area of a random resized crop; 0 is none"})
-    flip: bool = field(default=False, metadata={"help": "random horizontal flips"})
-    tv: float = field(default=0.0, metadata={"help": "weight of the total variation"})
-    l2: float = field(default=0.0, metadata={"help": "weight of the images' norm"})
-    batch: int = field(default=100, metadata={"help": "most classes whose images share BatchNorm statistics"})
-    labels: str = field(default="teacher", metadata={"help": "teacher (it labels every batch) or static"})
-    temperature: float = field(default=30.0, metadata={"help": "of the students' loss"})
-    protocol: str = field(default="sre2l-cifar", metadata={"help": "recommended to students"})
-    size: int = field(default=0, metadata={"help": "side of the images in pixels; 0 is the data set's own"})
+    dataset: str = option("cifar10", "real data to distil")
+    ipc: int = option(10, "images a class", low=1)
+    seed: int = option(0, "seed of the teacher, the noise and the draws")
+    teacher: str = option("resnet18", "net of the teacher, one with BatchNorm")
+    teacher_epochs: int = option(200, "epochs of the teacher; 0: timm's weights", low=0)
+    teacher_protocol: str = option("squeeze", "protocol of the teacher")
+    steps: int = option(1000, "Adam steps of an image (T)", low=1)
+    lr: float = option(0.25, "Adam's learning rate, cosine to zero", over=0)
+    beta: float = option(0.01, "weight of the BatchNorm loss (alpha)", low=0)
+    first_bn: float = option(10.0, "factor of the first BatchNorm layer (g)", low=0)
+    shift: int = option(4, "largest circular shift down and right, px", low=0)
+    shift_back: int = option(0, "largest circular shift up and left, px", low=0)
+    crop_scale: float = option(0.0, "smallest share of random crops; 0: none", low=0, high=1)
+    flip: bool = option(False, "random horizontal flips")
+    tv: float = option(0.0, "weight of the total variation", low=0)
+    l2: float = option(0.0, "weight of the images' norm", low=0)
+    batch: int = option(100, "classes that share BatchNorm statistics", low=1)
+    labels: str = option("teacher", "labels: teacher (for every batch) or static", choices=("teacher", "static"))
+    temperature: float = option(30.0, "temperature of the students' loss", over=0)
+    protocol: str = option("sre2l-cifar", "protocol recommended to students")
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
 
     def __post_init__(self) -> None:
-        if min(self.ipc, self.steps, self.batch) < 1 or min(self.teacher_epochs, self.shift, self.shift_back) < 0:
-            raise UsageError("SRe2L needs an ipc, steps and a batch of 1 or more, and no negative epochs or shifts")
-        if self.labels not in ("teacher", "static"):
-            raise UsageError(f"labels are {self.labels!r}; use teacher or static")
+        check_options(self)
 
 
-_TINY = Config(
-    dataset="tiny-imagenet",
-    teacher_epochs=50,
-    teacher_protocol="squeeze-tiny",
-    steps=4000,
-    lr=0.1,
-    beta=1.0,
-    shift_back=4,
-    crop_scale=0.08,
-    flip=True,
-    temperature=20.0,
-    protocol="sre2l-tiny",
-)
-_IMAGENET = Config(
-    dataset="imagenet-1k",
-    size=224,
-    teacher="timm:resnet18.tv_in1k",
-    teacher_epochs=0,
-    steps=4000,
-    shift=32,
-    crop_scale=0.08,
-    flip=True,
-    temperature=20.0,
-    protocol="sre2l-imagenet",
-)
-_CPU = Config(teacher="resnet18-w16", teacher_epochs=4)
-PRESETS = {
-    **{f"cifar10-ipc{ipc}": Config(ipc=ipc) for ipc in (10, 50)},
-    **{f"cifar100-ipc{ipc}": Config(dataset="cifar100", ipc=ipc) for ipc in (10, 50)},
-    **{f"tiny-imagenet-ipc{ipc}": replace(_TINY, ipc=ipc) for ipc in (50, 100)},
-    **{f"imagenet-1k-ipc{ipc}": replace(_IMAGENET, ipc=ipc) for ipc in (10, 50)},
-    "cifar10-ipc10-cpu": _CPU,
-    "cifar10-ipc10-cpu-static": replace(_CPU, labels="static", protocol="infer-static-50"),
-}
-SMOKE = Config(dataset="cifar10-mini", ipc=2, teacher="convnet3-bn-w8", teacher_epochs=1, steps=3)
+PRESETS = read_presets(__file__, Config())
+SMOKE = PRESETS.smoke
 
 
 def label_bytes(images: int, classes: int, epochs: int) -> tuple[int, int]:
@@ -168,7 +133,7 @@ def recover(
         UsageError: a teacher without BatchNorm layers.
     """
     same = ("steps", "lr", "beta", "first_bn", "crop_scale", "flip", "tv", "l2")
-    how = Inversion(ahead=cfg.shift, back=cfg.shift_back, **{key: getattr(cfg, key) for key in same})
+    settings = Inversion(ahead=cfg.shift, back=cfg.shift_back, **{key: getattr(cfg, key) for key in same})
     shape = (len(labels), len(mean), size, size)
     noise = [torch.randn(shape, generator=generator(cfg.seed, "noise", labels.start, k)) for k in sets]
     names = [(cfg.seed, labels.start, k) for k in sets]
@@ -177,8 +142,8 @@ def recover(
         torch.stack(noise).to(mean),
         lambda x: x,
         torch.arange(labels.start, labels.stop, device=mean.device),
-        how,
-        draws(how, names, size=(size, size), device=mean.device),
+        settings,
+        draws(settings, names, size=(size, size), device=mean.device),
         precision=precision,
         bounds=((0 - mean) / std, (1 - mean) / std),
     )
@@ -220,7 +185,7 @@ def _recovered(cfg: Config, run: Run, net: nn.Module, source: Source, mean: Tens
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
     classes, students = len(source.classes), protocol(cfg.protocol)
-    (net,), facts = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
+    (net,), records = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     mean, std = (torch.tensor(x, device=run.device).view(-1, 1, 1) for x in (source.mean, source.std))
     images = _recovered(cfg, run, net, source, mean, std)
 
@@ -235,10 +200,10 @@ def distill(cfg: Config, run: Run) -> Artifact:
     labels: dict[str, Any] = {"kind": "soft", "temperature": cfg.temperature}
     if cfg.labels == "static":
         decoder = Identity(images, [(0, 1)] * images.shape[1]).to(run.device)
-        found = run.stage("labels", lambda: {"logits": static_logits([net], decoder, mean, std)})
-        tensors["labels.logits"] = found["logits"]
+        stored_labels = run.stage("labels", lambda: {"logits": static_logits([net], decoder, mean, std)})
+        tensors["labels.logits"] = stored_labels["logits"]
     else:
-        published = publish(run, source, [net], facts)
+        published = publish(run, source, [net], records)
         labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": published}
     return run.write(
         images=images,
@@ -247,7 +212,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": "identity"},
         labels=labels,
         protocol=students,
-        teachers=facts,
+        teachers=records,
         citation=CITATION,
         deviations=[*DEVIATIONS, stored],
         paper=paper_rows(PAPER, cfg, "SRe2L"),

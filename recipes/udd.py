@@ -1,10 +1,10 @@
 """UDD: stored images cut into enlarged squares, little used ones too (arXiv 2408.16268); IDC (arXiv 2205.14959) below.
 
     select  the first f² · ipc images of a class; each shrunk to a tile, f · f tiles a stored image
-    proxy   a net trained on the real images: it says how much of a stored image is used      `recipes/_regions.py`
-    match   outer iterations of a new net: images whose gradients are those of real ones      `recipes/_outer.py`,
-            from the tiles and k little used regions of each, chosen anew as they change      `recipes/_matching.py`
-            beside it, features of a class near its own mean, far from those of the others    `recipes/_contrast.py`
+    proxy   a net trained on the real images: it says how much of a stored image is used      `gradients/regions.py`
+    match   outer iterations of a new net: images whose gradients are those of real ones      `gradients/outer.py`,
+            from the tiles and k little used regions of each, chosen anew as they change      `gradients/matching.py`
+            beside it, features of a class near its own mean, far from those of the others    `gradients/contrast.py`
 
 IDC is `--regions 0 --contrast none`, IDC-I `--factor 1` in addition; the presets `idc-...` and `idc-i-...` say so, and
 their proxy does no more than measure mUE. Of UDD only the abstract is known: what the regions and the second loss are
@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -38,9 +38,11 @@ from recipes.gradients.matching import DISTANCES, Matching, first_images, mixed
 from recipes.gradients.outer import Real, outer_iteration
 from recipes.gradients.regions import POLICIES, Search, Searching, candidates, evenness
 from recipes.run import papers
-from recipes.run.draws import scale
+from recipes.run.draws import require_images, scale
+from recipes.run.options import check_options, option
 from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
 from recipes.run.units import numbered
@@ -48,109 +50,63 @@ from recipes.run.units import numbered
 log = logging.getLogger(__name__)
 _CHUNKS = 50  # stages that the outer iterations are cut into, at most
 
-DEVIATIONS_IDC = [
-    "The net's batches are those of the students' loader: the last of an epoch is smaller.",
-    "Each data set uses its own mean and standard deviation; the official code has CIFAR-10's for CIFAR-100.",
-    "Images are clipped, rounded to 8 bits and stored losslessly; the official code stores float32, as they are.",
-    "Accuracy is that of the last epoch; the official code prints the best on the test set beside it.",
-]
-DEVIATIONS = [
-    "A reconstruction of UDD from its abstract, not a reproduction: formulas, thresholds, sizes and schedules are not "
-    "published there. What stands for them is an option of the recipe.",
-    "IDC's multi-formation matching is the base. Regions have the side of a tile, lie on a grid of a quarter of it, "
-    "not on the tiles, with an IoU of at most 0.5, and join the tiles in one cross-entropy.",
-    "Use of a region: response-based, the mean of gradient times activation of the true class behind the last ReLU "
-    "of a proxy; data-jittering-based, the KL divergence of its answers when noise is added there. The first for one "
-    "image a class, the second for more.",
-    "Regions are chosen again every hundredth of the outer iterations, give way only to one of less than 0.9 of their "
-    "use, and stay after 70 % of the iterations.",
-    "The contrastive loss is InfoNCE at temperature 0.1 of centred, normalised features of the matching net against "
-    "class means; its gradient is weighted to a tenth of the matching loss's (--contrast-weight literal is weight 1).",
-    "mUE is the mean entropy of the proxy's response maps over the stored images, 1 being even; the paper's formula is "
-    "not known.",
-    *DEVIATIONS_IDC,
-]
-
-
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    dataset: str = field(default="cifar10", metadata=_help("real data to distil"))
-    ipc: int = field(default=1, metadata=_help("stored images per class"))
-    seed: int = field(default=0, metadata=_help("of nets, real batches, augmentation and regions"))
-    factor: int = field(default=2, metadata=_help("tiles a side of a stored image (f); 1 is IDC-I"))
+    dataset: str = option("cifar10", "real data to distil")
+    ipc: int = option(1, "stored images a class", low=1)
+    seed: int = option(0, "seed of nets, batches, views and regions")
+    factor: int = option(2, "tiles a side of a stored image; 1: IDC-I", low=1)
 
-    n_outer: int = field(default=2000, metadata=_help("outer iterations, each with a new net"))
-    inner: int = field(default=100, metadata=_help("inner iterations of an outer one"))
-    n_data: int = field(default=2000, metadata=_help("real images the net is trained on after each"))
-    batch_real: int = field(default=64, metadata=_help("real images of a class that are matched at once"))
-    batch_syn: int = field(default=128, metadata=_help("formations of a class, at most"))
-    net: str = field(default="convnet3", metadata=_help("architecture, a ConvNet with InstanceNorm"))
-    distance: str = field(default="mse", metadata=_help(f"of gradients: {', '.join(DISTANCES)}"))
-    lr: float = field(default=5e-3, metadata=_help("rate of the images at 10 images a class and side lr-side"))
-    lr_side: int = field(default=32, metadata=_help("side of the images that the rate is for"))
-    momentum: float = field(default=0.5, metadata=_help("of the images"))
-    match_augment: str = field(default="color_crop_cutout", metadata=_help("of matched batches, joined by _"))
-    net_augment: str = field(default="color_crop", metadata=_help("of the net's real images, joined by _"))
-    cutmix: float = field(default=0.5, metadata=_help("share of the net's batches that CutMix mixes"))
-    together: int = field(default=0, metadata=_help("classes computed at once; 0 is 1 on a CPU and 10 on a GPU"))
+    n_outer: int = option(2000, "outer iterations, each with a new net", low=1)
+    inner: int = option(100, "inner iterations of an outer one", low=1)
+    n_data: int = option(2000, "real images the net is trained on in each", low=0)
+    batch_real: int = option(64, "real images of a class in a match", low=1)
+    batch_syn: int = option(128, "distilled images of a class in a match", low=1)
+    net: str = option("convnet3", "matching net, a ConvNet with InstanceNorm")
+    distance: str = option("mse", f"distance of gradients: {', '.join(DISTANCES)}", choices=tuple(DISTANCES))
+    lr: float = option(5e-3, "images' learning rate at ipc 10", over=0)
+    lr_side: int = option(32, "side in pixels that lr is meant for", low=1)
+    momentum: float = option(0.5, "momentum of the images", low=0, under=1)
+    match_augment: str = option("color_crop_cutout", "DSA of matched batches, joined by _")
+    net_augment: str = option("color_crop", "DSA of the net's real images, joined by _")
+    cutmix: float = option(0.5, "share of the net's batches with CutMix", low=0, high=1)
+    together: int = option(0, "classes at once; 0: 1 on a CPU, 10 on a GPU", low=0)
 
-    regions: int = field(default=4, metadata=_help("regions of a stored image beside its tiles (k)"))
-    policy: str = field(default="rbp", metadata=_help(f"that chooses them: {', '.join(POLICIES)}"))
-    iou: float = field(default=0.5, metadata=_help("largest overlap of two regions"))
-    jitters: int = field(default=4, metadata=_help("noises of jbp (J)"))
-    sigma: float = field(default=0.1, metadata=_help("of the noise, in unit scale"))
-    refresh_every: int = field(default=0, metadata=_help("outer iterations; 0 is a hundredth of them"))
-    freeze: float = field(default=0.7, metadata=_help("share of the outer iterations after which regions stay"))
-    proxy: str = field(default="convnet3", metadata=_help("architecture of the proxy, a ConvNet"))
-    proxy_epochs: int = field(default=30, metadata=_help("of the proxy on the real data"))
-    proxy_protocol: str = field(default="udd-proxy", metadata=_help("of the proxy"))
+    regions: int = option(4, "regions of an image beside its tiles (k)", low=0)
+    policy: str = option("rbp", f"choice of regions: {', '.join(POLICIES)}", choices=tuple(POLICIES))
+    iou: float = option(0.5, "largest overlap of two regions", low=0, high=1)
+    jitters: int = option(4, "noises of the policy jbp (J)", low=1)
+    sigma: float = option(0.1, "deviation of the noise, in unit scale", over=0)
+    refresh_every: int = option(0, "outer iterations; 0: a hundredth of them", low=0)
+    freeze: float = option(0.7, "share of n_outer after which regions stay", low=0, high=1)
+    proxy: str = option("convnet3", "net of the proxy, a ConvNet")
+    proxy_epochs: int = option(30, "epochs of the proxy on the real data", low=1)
+    proxy_protocol: str = option("udd-proxy", "protocol of the proxy")
 
-    contrast: str = field(default="cosine", metadata=_help(f"second loss: {', '.join(KINDS)}"))
-    contrast_weight: str = field(default="balanced", metadata=_help(f"of it: {', '.join(WEIGHTS)}"))
-    tau: float = field(default=0.1, metadata=_help("temperature of cosine"))
-    rho: float = field(default=0.1, metadata=_help("of balanced: its gradient as a share of the matching loss's"))
-    bank_every: int = field(default=1, metadata=_help("inner iterations after which the class means are made again"))
-    bank_size: int = field(default=0, metadata=_help("formations of a class in its mean; 0 is all"))
+    contrast: str = option("cosine", f"contrastive loss: {', '.join(KINDS)}", choices=tuple(KINDS))
+    contrast_weight: str = option("balanced", f"its weight: {', '.join(WEIGHTS)}", choices=tuple(WEIGHTS))
+    tau: float = option(0.1, "temperature of the contrastive loss", over=0)
+    rho: float = option(0.1, "its gradient as a share of the matching's", low=0)
+    bank_every: int = option(1, "inner iterations between new class means", low=1)
+    bank_size: int = option(0, "images of a class in its mean; 0: all", low=0)
 
-    protocol: str = field(default="idc", metadata=_help("recommended to students"))
-    student_epochs: int = field(default=0, metadata=_help("of students; 0 is the protocol's"))
+    protocol: str = option("idc", "protocol recommended to students")
+    student_epochs: int = option(0, "epochs of students; 0: the protocol's", low=0)
 
     labels: ClassVar[str] = "hard"
 
     def __post_init__(self) -> None:
-        known = {"distance": DISTANCES, "policy": POLICIES, "contrast": KINDS, "contrast_weight": WEIGHTS}
-        for name, words in known.items():
-            if getattr(self, name) not in words:
-                raise unknown(name, getattr(self, name), words)
-        least = dict.fromkeys(("ipc", "factor", "n_outer", "inner", "batch_real", "batch_syn", "lr_side"), 1)
-        least |= dict.fromkeys(("jitters", "proxy_epochs", "bank_every"), 1)
-        least |= dict.fromkeys(("n_data", "together", "regions", "refresh_every", "bank_size", "student_epochs"), 0)
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be {low} or more")
-        for name in ("cutmix", "freeze", "iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
-        for name in ("lr", "sigma", "tau"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"momentum is {self.momentum}; it must be in [0, 1)")
-        if not 0 <= self.rho < math.inf:
-            raise UsageError(f"rho is {self.rho}; it must be a finite number, 0 or more")
+        check_options(self)
         for op in self.match_augment.split("_"):
             if op not in DSA_OPS:
                 raise unknown("operation in match_augment", op, DSA_OPS)
         for name in (self.net, self.proxy):
             if not re.fullmatch(r"convnet[3-6](-w[1-9][0-9]*)?", name):
-                raise UsageError(f"net {name!r} is no ConvNet with InstanceNorm; use convnet3, or convnet3-wN")
+                raise UsageError(f"net {name!r} is not a ConvNet with InstanceNorm; use convnet3, or convnet3-wN")
         if self.factor == 1 and self.regions:
             raise UsageError(f"factor 1 has no tiles, and {self.regions} regions; use --regions 0 or --factor 2")
-        training(self)  # raises what is wrong with its augmentation
+        training(self)  # raises UsageError for an augmentation that cannot be
 
 
 def matching(cfg: Config, side: int, device: torch.device) -> Matching:
@@ -206,94 +162,8 @@ def method(cfg: Config) -> str:
     return "idc" if cfg.factor > 1 else "idc-i"
 
 
-# What the papers' settings are, by data set (the official code's `reproduce`); rates are those of 10 images a class.
-_CIFAR10 = Config()
-_CIFAR100 = replace(_CIFAR10, dataset="cifar100", bank_every=5, bank_size=16)
-_SVHN = replace(_CIFAR10, dataset="svhn", n_data=500, protocol="idc-svhn", proxy_protocol="udd-proxy-svhn")
-_FASHION = replace(_CIFAR10, dataset="fashion-mnist", n_data=500, distance="l1", lr=1e-4)
-_MNIST = replace(
-    _FASHION,
-    dataset="mnist",
-    lr_side=28,
-    match_augment="color_crop",
-    cutmix=0.0,
-    protocol="idc-mnist",
-    proxy_protocol="udd-proxy-mnist",
-)
-_TIERS: dict[str, dict[str, Any]] = {
-    "": {},
-    "-report": {"n_outer": 400},
-    "-dev": {"n_outer": 100, "n_data": 500},
-}
-# A narrow net, half the real images, and 40 times IDC's rate, as there are 400 times fewer iterations. Chosen by
-# students of 5,000 held-out training images, on IDC with one image a class: of 1, 8, 16 and 40 times the rate (the last
-# two with 32 real images, the last with width 32 in a third of the time) the last two were best, and alike.
-_SMALL: dict[str, Any] = {
-    "net": "convnet3-w32",
-    "inner": 50,
-    "n_data": 128,
-    "batch_real": 32,
-    "lr": 0.2,
-    "proxy": "convnet3-w32",
-    "proxy_epochs": 10,
-}
-_CPU: dict[int, dict[str, Any]] = {
-    1: {**_SMALL, "n_outer": 10, "student_epochs": 300},
-    10: {**_SMALL, "n_outer": 4, "bank_every": 5, "bank_size": 16, "student_epochs": 100},
-}
-_CONTROLS: dict[str, dict[str, Any]] = {
-    "random-regions": {"policy": "random", "contrast": "none"},
-    "rbp": {"policy": "rbp", "contrast": "none"},
-    "jbp": {"policy": "jbp", "contrast": "none"},
-    "contrast-only": {"regions": 0},
-    "no-refresh": {"freeze": 0.0},
-}
-
-
-def _idc(cfg: Config) -> Config:
-    return replace(cfg, regions=0, contrast="none")
-
-
-def _idc_i(cfg: Config) -> Config:
-    """IDC without multi-formation, whose settings differ on MNIST, and on SVHN for one image a class."""
-    cfg = replace(_idc(cfg), factor=1)
-    if cfg.dataset == "mnist":
-        # With CutMix students on MNIST see what those on SVHN do.
-        return replace(cfg, match_augment="color_crop_cutout", cutmix=0.5, protocol="idc-svhn")
-    if cfg.dataset == "svhn" and cfg.ipc == 1:
-        return replace(cfg, protocol="idc-i-svhn-ipc1")
-    return cfg
-
-
-def _presets() -> dict[str, Config]:
-    """`DATASET-ipcN`, with `idc-` and `idc-i-` in front, controls with what they are, and the tier at the end."""
-    found: dict[str, Config] = {}
-    for base in (_CIFAR10, _CIFAR100, _SVHN, _FASHION, _MNIST):
-        for ipc in (1, 10, 50):
-            more = replace(base, ipc=ipc) if ipc == 1 else replace(base, ipc=ipc, regions=1, policy="jbp")
-            tiers = _TIERS | ({"-cpu": _CPU[ipc]} if base is _CIFAR10 and ipc in _CPU else {})
-            for tier, how in tiers.items():
-                own, name = replace(more, **how), f"{base.dataset}-ipc{ipc}"
-                found |= {f"{name}{tier}": own, f"idc-{name}{tier}": _idc(own), f"idc-i-{name}{tier}": _idc_i(own)}
-                if name == "cifar10-ipc1":
-                    found |= {f"{name}-{what}{tier}": replace(own, **change) for what, change in _CONTROLS.items()}
-    return found
-
-
-PRESETS = _presets()
-SMOKE = Config(
-    dataset="cifar10-mini",
-    n_outer=3,
-    inner=2,
-    n_data=64,
-    batch_real=8,
-    net="convnet3-w8",
-    lr=0.05,
-    regions=2,
-    proxy="convnet3-w8",
-    proxy_epochs=3,
-    student_epochs=6,
-)
+PRESETS = read_presets(__file__, Config())
+SMOKE = PRESETS.smoke
 
 
 def check(cfg: Config, source: Source) -> None:
@@ -307,17 +177,11 @@ def check(cfg: Config, source: Source) -> None:
     count = len(candidates(tile_side(side, cfg.factor), cfg.factor))
     if cfg.regions > count:
         raise UsageError(f"regions is {cfg.regions}, and a stored image has {count} candidates; lower --regions")
-    counts = torch.bincount(source.labels, minlength=len(source.classes))
-    if int(counts.min()) < needed:
-        name = source.classes[int(counts.argmin())]
-        raise UsageError(
-            f"ipc {cfg.ipc} starts from {needed} images of each class, but class {name!r} of {source.name!r} has "
-            f"{int(counts.min())}; lower --ipc"
-        )
+    require_images(source, needed, f"ipc {cfg.ipc} starts from {needed} images of each class")
 
 
 def advance(
-    cfg: Config, outers: range, state: dict[str, Tensor], look: Searching, real: Real, how: Matching
+    cfg: Config, outers: range, state: dict[str, Tensor], look: Searching, real: Real, settings: Matching
 ) -> dict[str, Tensor]:
     """The state after some outer iterations: images and velocity `[K, n, C, H, W]`, norms `[2]`, regions `[K · n, k]`.
 
@@ -334,7 +198,7 @@ def advance(
             log.info("outer iteration %d: %d regions are new", outer, changed)
         # slot after slot the images of a class: [K, (f² + k) · n, 2]
         corners = look.corners(regions).unflatten(0, images.shape[:2]).transpose(1, 2).flatten(1, 2)
-        images, velocity = outer_iteration(outer, images, velocity, corners, look.side, real, how, contrast)
+        images, velocity = outer_iteration(outer, images, velocity, corners, look.side, real, settings, contrast)
     norms = contrast.norms if contrast else state["norms"]
     return {"images": images, "velocity": velocity, "norms": norms, "regions": regions}
 
@@ -393,13 +257,13 @@ def distill(cfg: Config, run: Run) -> Artifact:
     classes, side = len(source.classes), source.images.shape[2]
     needed = cfg.factor**2 * cfg.ipc
     rows = run.stage("select", lambda: {"rows": first_images(source, needed)}, {"images": needed})["rows"]
-    nets, facts = teachers(run, source, (cfg.proxy,), cfg.proxy_epochs, cfg.seed, protocol=cfg.proxy_protocol)
-    judge(facts[0], classes)
+    nets, records = teachers(run, source, (cfg.proxy,), cfg.proxy_epochs, cfg.seed, protocol=cfg.proxy_protocol)
+    judge(records[0], classes)
 
     labels = torch.arange(classes).repeat_interleave(cfg.ipc)
     look = Searching(search(cfg), Proxy(nets[0], *scale(source, run.device)), labels.to(run.device), side)
     real = Real(source, training(cfg), cfg.seed, cfg.batch_real, run.device)
-    how, shared = matching(cfg, side, run.device), _settings(cfg)
+    settings, shared = matching(cfg, side, run.device), _settings(cfg)
     images = mixed(source.images[rows], cfg.factor)
     state = {
         "images": images,
@@ -408,17 +272,17 @@ def distill(cfg: Config, run: Run) -> Artifact:
         "regions": torch.zeros(len(labels), cfg.regions, dtype=torch.long),
     }
     for stage, outers in chunks(cfg):
-        work = partial(advance, cfg, outers, state, look, real, how)
+        work = partial(advance, cfg, outers, state, look, real, settings)
         state = run.stage(stage, work, {**shared, "outer": [outers.start, outers.stop]})
 
     stored = (state["images"].clamp(0, 1) * 255).round().to(torch.uint8).flatten(0, 1)
     corners = look.corners(state["regions"].to(run.device))
     even, covered = evenness(look.maps(stored.to(run.device) / 255, corners))
-    (proxy,) = publish(run, source, nets, facts)
+    (proxy,) = publish(run, source, nets, records)
     measured = {
         "mUE": round(even, 4),
         "mUE_cov": round(covered, 4),
-        "proxy_accuracy": round(facts[0]["accuracy"], 2),
+        "proxy_accuracy": round(records[0]["accuracy"], 2),
         "proxy": f"{proxy['name']}@{proxy['digest'][:12]}",
     }
     log.info("mUE %(mUE).3f, mUE_cov %(mUE_cov).3f under proxy %(proxy)s of %(proxy_accuracy).1f %%", measured)
@@ -432,9 +296,9 @@ def distill(cfg: Config, run: Run) -> Artifact:
         decoder={"kind": "crops", "factor": cfg.factor, "side": look.side} if tiled else {"kind": "identity"},
         labels={"kind": "hard"},
         protocol=students(cfg),
-        teachers=facts if cfg.regions and cfg.policy != "random" else [],
+        teachers=records if cfg.regions and cfg.policy != "random" else [],
         citation="\n".join([papers.UDD, papers.IDC] if is_udd else [papers.IDC]),
-        deviations=DEVIATIONS if is_udd else DEVIATIONS_IDC,
+        deviations=[*(PRESETS.deviations["udd"] if is_udd else []), *PRESETS.deviations["idc"]],
         paper=paper_rows(papers.IDC_TABLE if tiled else papers.IDC_I_TABLE, cfg, "IDC" if tiled else "IDC-I"),
         method=method(cfg),
         measured=measured,

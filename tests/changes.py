@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
 from collections.abc import Callable
 from typing import Any
 
-from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, RECIPE, RESULTS, TENSORS, canonical, seal
+from test_artifact import content_of
+
+from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, RESULTS, TENSORS, canonical, seal
 from ddhub.errors import ArtifactError
 
 Files = dict[str, bytes]
@@ -98,8 +101,11 @@ def written(record: Any) -> bytes:
     return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
-def made_right(files: Files, record: Any) -> Files:
-    """The files with a manifest that has right hashes, as far as they are in it, and the right digest."""
+def made_right(files: Files, record: Any, stored: Files | None = None) -> Files:
+    """The files with a manifest that has right hashes, as far as they are in it, and right content and digest.
+
+    The content is that of `files`, or of those `stored`, if they can be read; else it stays as it is.
+    """
     if not isinstance(record, dict):
         return {**files, MANIFEST: written(record)}
     entries = record.get("files")
@@ -107,6 +113,8 @@ def made_right(files: Files, record: Any) -> Files:
         if isinstance(entries, dict) and name in entries:
             entries = {**entries, name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
     record = {**record, "files": entries} if "files" in record else dict(record)
+    with contextlib.suppress(Exception):
+        record["content"] = content_of(stored or files, record)
     recipe, rest = record.get("recipe"), {key: value for key, value in record.items() if key != "digest"}
     try:
         if isinstance(recipe, dict) and isinstance(recipe.get("run"), dict):
@@ -124,13 +132,13 @@ def forge_manifest(files: Files, rng: random.Random) -> Files:
     record = json.loads(files[MANIFEST])
     for _ in range(rng.choice((1, 1, 2, 4))):
         record = change_json(record, rng) if isinstance(record, dict) else record
-    right = made_right({}, record)
+    right = made_right({}, record, files)
     return {**files, **right}
 
 
 def forge_bytes(files: Files, rng: random.Random) -> Files:
     """Other bytes of a file, and the hashes right."""
-    name = rng.choice((PARQUET, PARQUET, PARQUET, TENSORS, TENSORS, RECIPE, PREVIEW))
+    name = rng.choice((PARQUET, PARQUET, PARQUET, TENSORS, TENSORS, PREVIEW))
     return made_right({**files, name: change_bytes(files[name], rng)}, json.loads(files[MANIFEST]))
 
 

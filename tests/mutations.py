@@ -67,7 +67,6 @@ def original(folder: Path) -> Artifact:
             "labels.logits": torch.randn(12, 3, generator=rng).half(),
             "labels.used": torch.tensor([True, False]),
         },
-        recipe_text='"""A recipe."""\n',
     )
     artifact.add_result({"accuracy": 41.5, "seed": 0})
     artifact.add_result({"accuracy": 42.25, "seed": 1})

@@ -68,14 +68,16 @@ def artifact(folder: Path, scheme: dict[str, Any], plan: Protocol) -> Path:
     """Six images of 8 x 8 pixels of the three classes."""
     manifest = Manifest(
         name=folder.name, method="x", dataset="test", ipc=2, classes=CLASSES, image_size=(3, 8, 8),
-        mean=FACTS["mean"], std=FACTS["std"], pixel_range=((0.0, 1.0),) * 3, decoder={"kind": "identity"},
-        labels=scheme, protocol=plan.to_json(),
-        recipe={"path": "x.py", "preset": None, "config": {}, "seed": 0, "run": {}}, source=FACTS["source"],
-        teachers=[], license="mit", citation="", deviations=[], paper=[], tensors={}, files={},
+        mean=FACTS["mean"], std=FACTS["std"], pixel_range=((0.0, 1.0),) * 3, encoding={"codec": "png"},
+        decoder={"kind": "identity"}, labels=scheme, protocol=plan.to_json(),
+        recipe={"repository": "x", "path": "x.py", "commit": "", "modules": {}, "preset": None, "config": {}, "seed": 0,
+                "run": {}},
+        source=FACTS["source"], teachers=[], license="mit", citation="", deviations=[], paper=[], tensors={},
+        content="", files={},
     )  # fmt: skip
     images = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows = torch.arange(6) // 2
-    Artifact.write(folder, manifest=manifest, images=images, image_labels=rows, tensors={}, recipe_text="")
+    Artifact.write(folder, manifest=manifest, images=images, image_labels=rows, tensors={})
     return folder
 
 
@@ -106,7 +108,7 @@ def test_digest_is_of_the_content_and_not_of_the_run(tmp_path: Path) -> None:
 def test_no_changed_byte_goes_unseen(tmp_path: Path) -> None:
     folder, choose = tmp_path / "t", random.Random(0)
     teachers.write(folder, net(), **FACTS)
-    facts, weights = folder / teachers.FACTS, folder / teachers.WEIGHTS
+    facts, weights = folder / teachers.TEACHER, folder / teachers.WEIGHTS
     for path, count in ((facts, None), (weights, 60)):
         whole = path.read_bytes()
         places = range(len(whole)) if count is None else choose.sample(range(len(whole)), count)
@@ -125,9 +127,9 @@ def test_no_changed_byte_goes_unseen(tmp_path: Path) -> None:
 
 def test_a_teacher_is_never_replaced_by_another(tmp_path: Path) -> None:
     digest = teachers.write(tmp_path / "t", net(), **FACTS)
-    before = (tmp_path / "t" / teachers.FACTS).stat()
+    before = (tmp_path / "t" / teachers.TEACHER).stat()
     assert teachers.write(tmp_path / "t", net(), **{**FACTS, "run": {}}) == digest
-    after = (tmp_path / "t" / teachers.FACTS).stat()  # read again, not written
+    after = (tmp_path / "t" / teachers.TEACHER).stat()  # read again, not written
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     with pytest.raises(UsageError, match="not overwritten, it holds another teacher; move it away"):
         teachers.write(tmp_path / "t", net(1), **FACTS)
@@ -162,13 +164,13 @@ def test_facts_that_are_wrong_write_nothing(tmp_path: Path, changes: dict[str, A
 
 
 def test_a_newer_format_asks_for_a_newer_ddhub(tmp_path: Path) -> None:
-    (tmp_path / teachers.FACTS).write_text(canonical({"format": 2}))
+    (tmp_path / teachers.TEACHER).write_text(canonical({"format": 2}))
     with pytest.raises(ArtifactError, match=r"needs a newer ddhub \(format 2\)"):
         teachers.read(tmp_path)
 
 
 def test_names_lead_to_folders_near_ones_and_bundled_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "bundled")
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path / "bundled")
     monkeypatch.chdir(tmp_path)
     ours = teachers.write(tmp_path / "bundled" / "t", net(), **FACTS)
     theirs = teachers.write(tmp_path / "near" / "t", net(1), **FACTS)
@@ -186,7 +188,7 @@ def test_names_lead_to_folders_near_ones_and_bundled_ones(tmp_path: Path, monkey
 
 
 def test_identify_gives_the_id_that_leads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "_found", {})
+    monkeypatch.setattr(teachers, "_identified", {})
     monkeypatch.chdir(tmp_path)
     digest = teachers.write(tmp_path / "deep" / "down" / "t", net(), **FACTS)
     with pytest.raises(UsageError, match="unknown teacher"):
@@ -229,9 +231,9 @@ def test_an_artifact_finds_its_teachers_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        (with_ids([{"name": "t"}]), "teachers are no objects of name and digest"),
+        (with_ids([{"name": "t"}]), "teachers are not objects of name and digest"),
         (with_ids(None), "need their nets: ddhub.load"),
-        (with_ids([{"name": "t", "digest": ""}]), "teacher 't@' is no id NAME@DIGEST"),
+        (with_ids([{"name": "t", "digest": ""}]), "teacher 't@' is not an id NAME@DIGEST"),
         (with_ids([{"name": "out/t", "digest": "DIGEST"}]), "unknown teacher 'out/t'"),
         (with_ids([{"name": "t", "digest": "DIGEST"}], lr=-1), "its learned rate is -1, not a number above 0"),
     ],

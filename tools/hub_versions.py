@@ -34,9 +34,9 @@ def passes(version: str) -> bool:
     path = os.pathsep.join([str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environ = {**os.environ, "PYTHONPATH": path, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
     code = "import huggingface_hub as h; print(h.__version__)"
-    found = subprocess.run([sys.executable, "-c", code], env=environ, cwd=ROOT, capture_output=True, text=True)
-    if found.stdout.strip() != version:
-        print(f"huggingface_hub {version}: {found.stdout.strip() or found.stderr.strip()} was imported in its place")
+    check = subprocess.run([sys.executable, "-c", code], env=environ, cwd=ROOT, capture_output=True, text=True)
+    if check.stdout.strip() != version:
+        print(f"huggingface_hub {version}: {check.stdout.strip() or check.stderr.strip()} was imported in its place")
         return False
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "tests/hub"], env=environ, cwd=ROOT, capture_output=True, text=True

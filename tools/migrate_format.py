@@ -8,6 +8,7 @@ not: images and tensors are the same files byte for byte, and every result keeps
 
     recipe.py          leaves the artifact; its sha256 stays, as that of its path among `recipe.modules`
     recipe.run.commit  becomes recipe.commit
+    recipe.run.stages  get device, precision and versions of the run, each
     encoding, content  come in; content is empty where the data are not kept
     preview.png        is drawn anew
     results            get the fields of their protocol, and the artifact's new digest
@@ -49,6 +50,9 @@ def old_manifest(record: dict[str, Any]) -> dict[str, Any]:
     """The fields of today for a manifest of the draft, without what is derived from data."""
     recipe = {**record["recipe"], "run": check_seal(record["recipe"]["run"], "recipe.run")}
     commit = recipe["run"].pop("commit", "")
+    if "stages" in recipe["run"]:
+        known = {key: recipe["run"][key] for key in ("device", "precision", "versions")}
+        recipe["run"]["stages"] = {name: {"seconds": x, **known} for name, x in recipe["run"]["stages"].items()}
     modules = {recipe["path"]: record["files"]["recipe.py"]["sha256"]}
     recipe |= {"repository": REPOSITORY, "commit": commit, "modules": modules}
     files = {name: entry for name, entry in record["files"].items() if name != "recipe.py"}
@@ -56,18 +60,18 @@ def old_manifest(record: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "recipe": recipe, "files": files, "encoding": {"codec": "png"}, "content": ""}
 
 
-def settings(name: str, digest: str, epochs: int, own: Protocol) -> Protocol:
+def settings(name: str, digest: str, epochs: int, recommended: Protocol) -> Protocol:
     """The protocol of a result: the artifact's, a named one, or one with the changes that its name states."""
-    bases = [own, *map(protocol, protocols())]
+    bases = [recommended, *map(protocol, protocols())]
     bases += [changed(x, epochs=epochs) for x in bases if x.warmup < epochs]
     base, *notes = name.split("+")
     if notes and base in protocols():
         stated = dict(note.split("=", 1) for note in notes)
         bases.append(protocol(base, **{key: _value(key, word) for key, word in stated.items()}))
-    found = next((x for x in bases if x.digest == digest), None)
-    if found is None:
+    plan = next((x for x in bases if x.digest == digest), None)
+    if plan is None:
         raise UsageError(f"no settings are known for the protocol {name!r} ({digest})")
-    return replace(found, name=name)
+    return replace(plan, name=name)
 
 
 def _value(key: str, word: str) -> object:
@@ -96,12 +100,12 @@ def migrate(folder: Path, target: Path, data: bool) -> str:
         fields["content"] = content(draft, images, labels, tensors)
         fields["files"][PREVIEW] = {"sha256": hashlib.sha256(files[PREVIEW]).hexdigest(), "bytes": len(files[PREVIEW])}
     manifest = Manifest(**fields)
-    own = Protocol.from_json(manifest.protocol)
+    recommended = Protocol.from_json(manifest.protocol)
     lines = []
     old = folder / RESULTS
     for line in old.read_text().splitlines() if old.exists() else []:
         result = check_seal(json.loads(line), str(old))
-        plan = settings(result["protocol"], result["protocol_digest"], result["epochs"], own)
+        plan = settings(result["protocol"], result["protocol_digest"], result["epochs"], recommended)
         result |= {"digest": manifest.digest, "settings": plan.to_json()}
         lines.append(canonical(seal(result)) + "\n")
     files[RESULTS] = "".join(lines).encode()

@@ -67,21 +67,21 @@ def learned(data: DistilledData, stage: Path) -> DistilledData:
     return DistilledData(Floats(state["images"] * std + mean), labels, data.protocol, about)  # type: ignore[arg-type]
 
 
-def note(folder: Path, found: Mean) -> str:
+def note(folder: Path, mean: Mean) -> str:
     """Put the accuracy of students of the floats among the facts of an artifact's run; the words that stand there.
 
     Raises:
         ArtifactError: no artifact, or one that is damaged.
     """
-    what, said = f"accuracy of {found.first.model} without rounding, {found.first.protocol}", f"{found.text} %"
-    said += f" (n = {len(found.runs)})"
+    key, value = f"accuracy of {mean.first.model} without rounding, {mean.first.protocol}", f"{mean.text} %"
+    value += f" (n = {len(mean.runs)})"
     with locked(folder):
         manifest = read_manifest(folder)
         run = manifest.recipe["run"]
-        run = {**run, "measured": {**run.get("measured", {}), what: said}}
+        run = {**run, "measured": {**run.get("measured", {}), key: value}}
         noted = replace(manifest, recipe={**manifest.recipe, "run": run})
         replace_file(folder / MANIFEST, noted.render().encode())
-    return f"{what}: {said}"
+    return f"{key}: {value}"
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])

@@ -38,17 +38,27 @@ def has_data(folder: Path) -> bool:
     return (folder / PARQUET).is_file()
 
 
-def at_hand(folders: Iterable[Path] = ()) -> dict[Path, Entry]:
-    """The bundled artifacts, also those without data, and those in `folders`, which hide bundled namesakes.
+def folders_of_results() -> list[Path]:
+    """The folders of all bundled artifacts, also of those whose data are not there."""
+    return sorted(path.parent for path in BUNDLED.glob(f"*/{MANIFEST}"))
+
+
+def at_hand(folders: Iterable[Path] = (), *, data: bool = False) -> dict[Path, Entry]:
+    """The bundled artifacts, and those in `folders`, which hide bundled namesakes.
+
+    Args:
+        folders: artifacts that are not bundled.
+        data: whether bundled artifacts whose data are not there are left out.
 
     Raises:
         ArtifactError: a folder that is damaged or holds no artifact.
     """
-    found: dict[str, tuple[Path, Entry]] = {}
-    for folder in (*(path.parent for path in sorted(BUNDLED.glob(f"*/{MANIFEST}"))), *folders):
+    entries: dict[str, tuple[Path, Entry]] = {}
+    bundled = [BUNDLED / name for name in names()] if data else folders_of_results()
+    for folder in (*bundled, *folders):
         entry = read(folder)
-        found[entry.manifest.name] = folder, entry
-    return dict(found.values())
+        entries[entry.manifest.name] = folder, entry
+    return dict(entries.values())
 
 
 def around(folders: Collection[Path], named: Iterable[Path] = ()) -> dict[Path, Entry]:

@@ -51,6 +51,6 @@ def content(manifest: Manifest, images: Tensor, image_labels: Tensor, tensors: M
         "pixel_range": [[*pair] for pair in manifest.pixel_range],
         "decoder": manifest.decoder,
         "labels": manifest.labels,
-        "tensors": {name: {**facts, "sha256": sha256(stored[name])} for name, facts in describe(stored).items()},
+        "tensors": {name: {**entry, "sha256": sha256(stored[name])} for name, entry in describe(stored).items()},
     }
     return hashlib.sha256(canonical(seen).encode()).hexdigest()

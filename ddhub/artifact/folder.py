@@ -209,7 +209,7 @@ class Artifact:
             tensors: any others, by a name of a-z, 0-9, `_` and `.`.
 
         Raises:
-            UsageError: input that is no artifact, or a folder that holds anything else.
+            UsageError: input that is not an artifact, or a folder that holds anything else.
             ArtifactError: a disk that is full or read-only.
         """
         import safetensors.torch  # here because reading needs neither this nor pyarrow, of `pixels`
@@ -259,19 +259,19 @@ def _check_input(manifest: Manifest, images: Tensor, labels: Tensor, tensors: di
     if manifest.tensors or manifest.files or manifest.content:
         raise UsageError("Artifact.write fills the manifest's tensors, content and files; leave them empty")
     if images.dtype != torch.uint8 or [*images.shape] != [len(images), *size] or not len(images):
-        found = f"{images.dtype} {[*images.shape]}"
-        raise UsageError(f"images are {found}; store torch.uint8 [N > 0, *{size}]")
+        given = f"{images.dtype} {[*images.shape]}"
+        raise UsageError(f"images are {given}; store torch.uint8 [N > 0, *{size}]")
     if labels.shape != images.shape[:1] or labels.dtype not in (torch.int64, torch.uint8):
-        found = f"{labels.dtype} {[*labels.shape]}"
-        raise UsageError(f"image_labels are {found}; store torch.int64 [{len(images)}]")
+        given = f"{labels.dtype} {[*labels.shape]}"
+        raise UsageError(f"image_labels are {given}; store torch.int64 [{len(images)}]")
     if labels.min() < 0 or labels.max() > last:
         raise UsageError(f"image_labels leave 0..{last}; store indices into manifest.classes")
     for name, tensor in tensors.items():
         if name in STORED or not TENSOR_RULE.fullmatch(name):
             raise UsageError(f"tensor name {name!r} is reserved or not of a-z, 0-9, _ and .")
         if tensor.dtype not in _safetensors.DTYPES.values() or not tensor.numel():
-            found = f"{tensor.dtype} {[*tensor.shape]}"
-            raise UsageError(f"tensor {name!r} is {found}; store a plain type, and not empty")
+            given = f"{tensor.dtype} {[*tensor.shape]}"
+            raise UsageError(f"tensor {name!r} is {given}; store a plain type, and not empty")
         if not _safetensors.is_finite(tensor):
             raise UsageError(f"tensor {name!r} holds a value that is not finite; correct it")
 

@@ -100,8 +100,8 @@ def decoded_preview(decoder: Decoder, labels: Tensor, classes: tuple[str, ...], 
 def class_rows(labels: Tensor, classes: int, most: int) -> list[list[int]]:
     """Images of each of the first ten classes that have some: all, or so many that are spread evenly over them."""
     rows = [torch.nonzero(labels == k).flatten() for k in range(classes)]
-    found = [row for row in rows if len(row)][:10]
-    return [row[torch.arange(min(most, len(row))) * len(row) // min(most, len(row))].tolist() for row in found]
+    filled = [row for row in rows if len(row)][:10]
+    return [row[torch.arange(min(most, len(row))) * len(row) // min(most, len(row))].tolist() for row in filled]
 
 
 def sheet(rows: list[list[Image.Image]]) -> Image.Image:

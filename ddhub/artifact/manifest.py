@@ -53,11 +53,11 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "seal": _hash(canonical(rest))[:16]}
 
 
-def check_seal(record: dict[str, Any], what: str) -> dict[str, Any]:
-    """The record without its seal. ArtifactError about `what` when the seal is not the rest's."""
+def check_seal(record: dict[str, Any], subject: str) -> dict[str, Any]:
+    """The record without its seal. ArtifactError about `subject` when the seal is not the rest's."""
     if seal(record)["seal"] != record.get("seal"):
         state = "differs" if "seal" in record else "is missing"
-        raise ArtifactError(f"{what}: the seal {state} ({DAMAGED}); {REPAIR}")
+        raise ArtifactError(f"{subject}: the seal {state} ({DAMAGED}); {REPAIR}")
     return {key: value for key, value in record.items() if key != "seal"}
 
 
@@ -67,12 +67,12 @@ def seal_text(text: str) -> str:
     return f"{body}<!-- seal: {_hash(body)[:16]} -->\n"
 
 
-def check_text_seal(text: str, what: str) -> None:
-    """ArtifactError about `what` unless `text` is exactly what `seal_text` makes of its body."""
+def check_text_seal(text: str, subject: str) -> None:
+    """ArtifactError about `subject` unless `text` is exactly what `seal_text` makes of its body."""
     body, mark, _ = text.rpartition("<!-- seal: ")
     if not mark or seal_text(body) != text:
         cause = f"the seal in its last line is missing or differs ({DAMAGED})"
-        raise ArtifactError(f"{what}: {cause}; render it again (ddhub card)")
+        raise ArtifactError(f"{subject}: {cause}; render it again (ddhub card)")
 
 
 def read_bytes(path: Path, size: int | None = None, *, limit: int | None = None) -> bytes:
@@ -85,12 +85,12 @@ def read_bytes(path: Path, size: int | None = None, *, limit: int | None = None)
     if leads_out(path):
         raise ArtifactError(f"{path}: {LINK}")
     try:
-        with open_file(path) as (file, found):
-            if size is not None and found != size:
-                raise ArtifactError(f"{path}: {found} bytes, the manifest says {size} ({DAMAGED}); {REPAIR}")
-            if found > limit:
-                raise ArtifactError(f"{path}: {found:,} bytes, where {limit:,} are allowed; {REPAIR}")
-            return file.read(found)
+        with open_file(path) as (file, length):
+            if size is not None and length != size:
+                raise ArtifactError(f"{path}: {length} bytes, the manifest says {size} ({DAMAGED}); {REPAIR}")
+            if length > limit:
+                raise ArtifactError(f"{path}: {length:,} bytes, where {limit:,} are allowed; {REPAIR}")
+            return file.read(length)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; {REPAIR}") from None
     except OSError as error:
@@ -110,15 +110,15 @@ def read_manifest(folder: str | Path) -> Manifest:
     return parse_manifest(read_bytes(path), str(path))
 
 
-def parse_manifest(data: bytes, what: str) -> Manifest:
-    """The checked manifest in the bytes of a `manifest.json`. ArtifactError about `what`."""
-    record = parse(data, what)
+def parse_manifest(data: bytes, subject: str) -> Manifest:
+    """The checked manifest in the bytes of a `manifest.json`. ArtifactError about `subject`."""
+    record = parse(data, subject)
     try:
         manifest = Manifest.from_json(record)
     except ArtifactError as error:
-        raise ArtifactError(f"{what}: {error}") from None
+        raise ArtifactError(f"{subject}: {error}") from None
     if manifest.render().encode() != data:
-        raise ArtifactError(f"{what}: not written as ddhub writes it ({DAMAGED}); {REPAIR}")
+        raise ArtifactError(f"{subject}: not written as ddhub writes it ({DAMAGED}); {REPAIR}")
     return manifest
 
 
@@ -136,11 +136,11 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
         raise ArtifactError(f"{path}: line {len(lines) + 1} has no end; delete that line")
     out = []
     for number, line in enumerate(lines, 1):
-        what = f"{path}, line {number}"
-        record = parse(line, what)
-        out.append(check_seal(record, what))
+        subject = f"{path}, line {number}"
+        record = parse(line, subject)
+        out.append(check_seal(record, subject))
         if canonical(record).encode() != line:
-            raise ArtifactError(f"{what}: not as ddhub writes it ({DAMAGED}); {REPAIR}")
+            raise ArtifactError(f"{subject}: not as ddhub writes it ({DAMAGED}); {REPAIR}")
     return out
 
 
@@ -158,7 +158,7 @@ class Manifest:
     tensor of `tensors.safetensors`; `files` has the sha256 and size of every frozen file.
 
     Raises:
-        ArtifactError: a value that is not of its field's type; see `ddhub/_fields.py`.
+        ArtifactError: a value that is not of its field's type; see `ddhub.artifact.fields`.
     """
 
     format: int = FORMAT

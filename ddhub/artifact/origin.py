@@ -52,11 +52,11 @@ def provenance(file: Path) -> dict[str, Any]:
 
 def _closure(file: Path) -> set[Path]:
     """A file and every module of the project that it imports, directly or not."""
-    found, new = set(), {file}
+    seen, new = set(), {file}
     while new:
-        found |= new
-        new = {path for module in new for path in _imported(module)} - found
-    return found
+        seen |= new
+        new = {path for module in new for path in _imported(module)} - seen
+    return seen
 
 
 @cache

@@ -4,7 +4,7 @@
 
 ddhub writes two columns, `image` {bytes, path} and `label` int64, in groups of rows, without compression, without
 dictionaries, in data pages of version 1. Other parquet files are refused: a few bytes of them could stand for
-gigabytes. A general reader cannot be asked what a file holds: pyarrow 26 ends the process for an unknown compression.
+gigabytes. pyarrow cannot be asked what a forged file holds: version 26 ends the process for an unknown compression.
 """
 
 from __future__ import annotations
@@ -62,15 +62,17 @@ def _rows(data: bytes, count: int) -> Iterator[tuple[memoryview | None, int | No
 
 def _column(pages: memoryview, chunk: dict[int, Any], name: str, count: int) -> Iterator[Any]:
     """The values of a column in one group of rows, None for those that are missing."""
-    said = _get(chunk, 3, dict)
-    codec, begin, size = (_get(said, field, int) for field in (4, 9, 7))
+    metadata = _get(chunk, 3, dict)
+    codec, begin, size = (_get(metadata, field, int) for field in (4, 9, 7))
     if codec:
         raise ValueError(f"column {name!r} is compressed (codec {codec})")
-    if 11 in said or not all(encoding in (_PLAIN, _RLE) for encoding in _get(said, 2, list)):
+    if 11 in metadata or not all(encoding in (_PLAIN, _RLE) for encoding in _get(metadata, 2, list)):
         raise ValueError(f"column {name!r} has a dictionary, or another encoding than ours")
     end = begin + size
-    if size != said.get(6) or not 4 <= begin <= end <= len(pages):
-        raise ValueError(f"column {name!r} is said to have {said.get(6)} bytes, {size} of them packed, from {begin} on")
+    if size != metadata.get(6) or not 4 <= begin <= end <= len(pages):
+        raise ValueError(
+            f"column {name!r} is said to have {metadata.get(6)} bytes, {size} of them packed, from {begin} on"
+        )
     while count:
         reader = Thrift(pages[:end], begin)
         head = reader.struct()
@@ -106,23 +108,23 @@ def _page(page: memoryview, name: str, count: int) -> Iterator[Any]:
 def _present(levels: memoryview, count: int, top: int) -> list[bool]:
     """Which of so many rows have a value: those whose level is the highest."""
     reader, width = Thrift(levels), top.bit_length()
-    found: list[bool] = []
-    while len(found) < count:
+    present: list[bool] = []
+    while len(present) < count:
         head = reader.varint()
         if head & 1:  # groups of eight levels, packed
             for _ in range(head >> 1):
                 bits = int.from_bytes(reader.take(width), "little")
-                found += [bits >> width * i & (1 << width) - 1 == top for i in range(8)]
+                present += [bits >> width * i & (1 << width) - 1 == top for i in range(8)]
         else:  # the same level many times
-            found += [reader.take(1)[0] == top] * min(head >> 1, count - len(found))
-    return found[:count]
+            present += [reader.take(1)[0] == top] * min(head >> 1, count - len(present))
+    return present[:count]
 
 
 def _structs(record: dict[int, Any], field: int) -> list[dict[int, Any]]:
-    found = _get(record, field, list)
-    if not all(isinstance(item, dict) for item in found):
+    structs = _get(record, field, list)
+    if not all(isinstance(item, dict) for item in structs):
         raise ValueError("metadata that is not a parquet file's")
-    return found
+    return structs
 
 
 def _get(record: dict[int, Any], field: int, kind: type[_T]) -> _T:

@@ -1,7 +1,8 @@
 """The careful reader of stored images: a PNG's header and chunks are compared with the manifest before it is decoded.
 
 ddhub writes a PNG of three kinds of chunks, for what it is and its pixels. One that has anything else is refused: texts
-and profiles can stand for gigabytes.
+and profiles can stand for gigabytes. Pillow alone decodes 265 MB of pixels out of a file of 0.3 MB, and ignores bytes
+behind an image.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def read(data: bytes, count: int, image_size: tuple[int, int, int], classes: int
         try:
             images[i] = _decode(b"" if png is None else bytes(png), image_size)
         except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, …
-            raise ValueError(f"image {i} is no PNG of {image_size} pixels ({first_line(error)})") from None
+            raise ValueError(f"image {i} is not a PNG of {image_size} pixels ({first_line(error)})") from None
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 

@@ -66,7 +66,7 @@ def eight_bits(
     inside = (low >= -_HALF) & (high <= 1 + _HALF)
     low = torch.where(inside, 0.0, low)
     high = torch.where(inside, 1.0, torch.maximum(high, low + 1 / 255))
-    stored, largest, squares = torch.empty(images.shape, dtype=torch.uint8), 0.0, 0.0
+    stored, largest, squared = torch.empty(images.shape, dtype=torch.uint8), 0.0, 0.0
     step, few = (high - low) / 255, _few(images)
     for part, x in zip(stored.split(few), images.split(few), strict=True):
         x = x.double().mul_(scale).add_(shift)
@@ -74,9 +74,9 @@ def eight_bits(
         part.copy_(steps)
         moved = steps.mul_(step).add_(low).sub_(x)
         largest = max(largest, float(moved.max()), -float(moved.min()))
-        squares += float(moved.square_().sum())
+        squared += float(moved.square_().sum())
     bounds = tuple((float(a), float(b)) for a, b in zip(low.flatten(), high.flatten(), strict=True))
-    return stored, bounds, Moved(largest, math.sqrt(squares / images.numel()))
+    return stored, bounds, Moved(largest, math.sqrt(squared / images.numel()))
 
 
 def _bounds(images: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,13 +9,15 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ddhub.artifact.manifest import PARQUET, RESULTS, Manifest, read_manifest, read_results
+from ddhub.artifact.manifest import PARQUET, RESULTS, Manifest, canonical, read_manifest, read_results
 from ddhub.errors import ArtifactError
 from ddhub.protocols.protocol import Protocol
 
@@ -84,8 +86,8 @@ class Mean:
     def to_json(self) -> dict[str, Any]:
         """The mean and what it is the mean of, for `--json`."""
         shared = ("artifact", "digest", "model", "protocol", "protocol_digest", "test", "test_images", "epochs")
-        facts = {key: getattr(self.first, key) for key in (*shared, "test_fingerprint")}
-        return {**facts, "mean": self.mean, "sd": self.sd, "n": len(self.runs)}
+        record = {key: getattr(self.first, key) for key in (*shared, "test_fingerprint")}
+        return {**record, "mean": self.mean, "sd": self.sd, "n": len(self.runs)}
 
 
 @dataclass(frozen=True)
@@ -131,20 +133,26 @@ def settings(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Mean]]:
     return tables
 
 
-def _result(record: dict[str, Any], manifest: Manifest, what: str) -> Result:
+@cache
+def _protocol_digest(settings: str) -> str:
+    """The digest of a protocol's settings; kept, as the results of an artifact share a few of them."""
+    return Protocol.from_json(json.loads(settings)).digest
+
+
+def _result(record: dict[str, Any], manifest: Manifest, subject: str) -> Result:
     known = {item.name: _TYPES[str(item.type)] for item in fields(Result)}
     strange = sorted(known.keys() ^ record.keys())
     strange += [key for key in known if type(record.get(key)) not in known[key]]
     strange += [] if strange or 0 <= record["accuracy"] <= 100 else ["accuracy"]
     if strange:
-        raise ArtifactError(f"{what}: field {strange[0]!r} is not as in a Result; delete that line")
+        raise ArtifactError(f"{subject}: field {strange[0]!r} is not as in a Result; delete that line")
     try:
-        known_digest = Protocol.from_json(record["settings"]).digest
+        known_digest = _protocol_digest(canonical(record["settings"]))
     except ArtifactError as error:
-        raise ArtifactError(f"{what}: {error}; delete that line") from None
+        raise ArtifactError(f"{subject}: {error}; delete that line") from None
     if known_digest != record["protocol_digest"]:
-        raise ArtifactError(f"{what}: its settings are not those of its protocol_digest; delete that line")
+        raise ArtifactError(f"{subject}: its settings are not those of its protocol_digest; delete that line")
     if (record["artifact"], record["digest"]) != (manifest.name, manifest.digest):
         cause = f"a result of {record['artifact']!r}, digest {record['digest'][:12]!r}, not of this artifact"
-        raise ArtifactError(f"{what}: {cause}; delete that line")
+        raise ArtifactError(f"{subject}: {cause}; delete that line")
     return Result(**record)

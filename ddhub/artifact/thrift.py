@@ -2,8 +2,9 @@
 
     Thrift(b"\\x15\\x04\\x00").struct()          # {1: 2}
 
-It is read here, and not by a library, because it is the first thing that is read of a file that anyone may have made:
-a value takes no more than some ten times its bytes of memory, and all that can go wrong is a ValueError.
+pyarrow reads these headers too, and ends the process for a forged one. This is the first thing that is read of a file
+that anyone may have made: a value takes no more than some ten times its bytes of memory, and all that can go wrong is
+a ValueError.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Thrift:
     """A reader of `data` that begins at byte `at`, and moves on.
 
     Raises:
-        ValueError: bytes that are no value, or an end too early.
+        ValueError: bytes that are not a value, or an end too early.
     """
 
     def __init__(self, data: bytes | memoryview, at: int = 0) -> None:
@@ -26,14 +27,14 @@ class Thrift:
 
     def struct(self, depth: int = _DEPTH) -> dict[int, Any]:
         """Integers, texts (bytes), numbers, truth values, lists and structs by their field's number."""
-        found: dict[int, Any] = {}
+        values: dict[int, Any] = {}
         field = 0
         while head := self._byte():
             field = field + (head >> 4) if head >> 4 else self._integer()
-            if field in found:
+            if field in values:
                 raise ValueError(f"field {field} twice")
-            found[field] = head & 15 == 1 if head & 15 in (1, 2) else self._value(head & 15, depth - 1)
-        return found
+            values[field] = head & 15 == 1 if head & 15 in (1, 2) else self._value(head & 15, depth - 1)
+        return values
 
     def varint(self) -> int:
         """Seven bits a byte, the lowest first; at most 64 bits."""

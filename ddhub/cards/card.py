@@ -6,7 +6,7 @@ A card begins with the metadata that the Hub reads (`ddhub.cards.metadata`).
     render(entry, others)                  # Markdown; `manifest.seal_text` puts the seal below it
     leaderboard([entry, *others])
 
-A table holds results of one protocol digest and one test set, never more. Beside an artifact stands its baseline,
+A table holds results of one protocol digest and one test set, never more. Next to an artifact stands its baseline,
 random selection of as many images per class, when `others` has it. Nothing here imports torch.
 """
 
@@ -16,19 +16,20 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
-from ddhub.cards import metadata
-from ddhub.cards.comparison import original, beside, identify, losses
-from ddhub.cards.label_text import labels
-from ddhub.cards.usage import NAMESPACE, decoder, loading, namespace, without
-from ddhub.cards.tables import heading, protocol_text, results
 from ddhub.artifact.fields import DTYPE_BYTES
+from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, label_dtype, seal_text
 from ddhub.artifact.origin import command as import_command
 from ddhub.artifact.origin import is_imported
-from ddhub.cards.markdown import code, table, text
-from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, label_dtype, seal_text
 from ddhub.artifact.results import Entry, settings
+from ddhub.cards import metadata
+from ddhub.cards.comparison import compare_with, identify, losses, original
+from ddhub.cards.label_text import labels
+from ddhub.cards.markdown import code, table, text
+from ddhub.cards.tables import heading, protocol_text, results
+from ddhub.cards.usage import NAMESPACE, decoder, loading, namespace, without
 
 
 def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -> str:
@@ -38,19 +39,19 @@ def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -
         others: where its baseline and its variants are looked for.
         owner: namespace of the repository OWNER/NAME in which others find it.
     """
-    m, company = entry.manifest, beside(entry, others)
+    m, comparison = entry.manifest, compare_with(entry, others)
     parts = [
         f"{metadata.dataset(entry)}\n# {m.name}",
         *_picture(entry, others),
         _summary(m),
-        *losses(entry, company),
+        *losses(entry, comparison),
         loading(m, owner),
         "## Bytes",
         *_bytes(entry),
         "## Without ddhub",
         *without(m, owner),
         "## Results",
-        *results(entry, company),
+        *results(entry, comparison),
         *_paper(m),
         "## How it was made",
         *_recipe(m),
@@ -59,7 +60,7 @@ def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -
         "\n".join(f"- {text(line)}" for line in m.deviations) or "None is recorded.",
         "## Source, license, citation",
         *_source(m),
-        *([f"<!-- beside: {' '.join(map(identify, company.entries))} -->"] if company.entries else []),
+        *([f"<!-- beside: {' '.join(map(identify, comparison.entries))} -->"] if comparison.entries else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -68,10 +69,10 @@ def _picture(entry: Entry, others: Iterable[Entry]) -> list[str]:
     """The preview; of an artifact whose data are not kept that of the one it is a variant of."""
     if entry.kept:
         return ["![the stored images, one row a class](preview.png)"]
-    found = original(entry, others)
-    if found is None:
+    whole = original(entry, others)
+    if whole is None:
         return ["Its data are not kept here."]
-    name = found.manifest.name
+    name = whole.manifest.name
     link = f"![the stored images of {name}, one row a class](../{name}/preview.png)"
     return [f"A variant of [{name}](../{name}/README.md), whose images are shown; its data are not kept here.", link]
 
@@ -117,11 +118,13 @@ def leaderboard(entries: Sequence[Entry]) -> str:
 
 def _summary(m: Manifest) -> str:
     count, (_, height, width) = m.tensors["images"]["shape"][0], m.image_size
+    content = f"`{m.content}`" if m.content else "not recorded"
     maker = "imported, made by its publisher by" if is_imported(m) else "made by the recipe"
     return (
         f"Distilled `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for "
         f"{len(m.classes):,} classes, {maker} `{text(m.method)}` for a budget of {m.ipc} images "
-        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`; content: {f'`{m.content}`' if m.content else 'not recorded'}."
+        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`; "
+        f"content: {content}."
     )
 
 
@@ -157,7 +160,7 @@ def _paper(m: Manifest) -> list[str]:
 def _recipe(m: Manifest) -> list[str]:
     recipe, run = m.recipe, m.recipe["run"]
     words = import_command(m) if is_imported(m) else _recipe_command(m)
-    facts: dict[str, Any] = {
+    rows: dict[str, Any] = {
         "preset": recipe["preset"] or "none",
         **{f"setting {key}": _setting(value) for key, value in sorted(recipe["config"].items())},
         "commit": recipe["commit"] or "not known",
@@ -166,13 +169,13 @@ def _recipe(m: Manifest) -> list[str]:
         **({"seconds, each stage from its last start": run["seconds"]} if "seconds" in run else {}),
     }
     if isinstance(run.get("peak_bytes"), int):
-        facts["peak memory"] = f"{run['peak_bytes'] / 2**30:.2f} GiB"
+        rows["peak memory"] = f"{run['peak_bytes'] / 2**30:.2f} GiB"
     if isinstance(run.get("measured"), dict):
-        facts |= {f"measured {key}": value for key, value in run["measured"].items()}
+        rows |= {f"measured {key}": value for key, value in run["measured"].items()}
     return [
         f"By `{text(recipe['path'])}` of {text(recipe['repository'])}:",
         code("sh", [shlex.join(words)]),
-        table("fact|value", facts.items()),
+        table("fact|value", rows.items()),
     ]
 
 
@@ -183,7 +186,9 @@ def _recipe_command(m: Manifest) -> list[str]:
     else:
         pairs = sorted(recipe["config"].items())
         flags = [word for key, x in pairs for word in (f"--{key.replace('_', '-')}", _setting(x))]
-    return ["python", "-m", "recipes", m.method, m.name, *flags, "--data", "ROOT"]
+    # The file is the command: a method such as IDC may be a preset of another's.
+    command = PurePosixPath(recipe["path"]).stem.replace("_", "-")
+    return ["python", "-m", "recipes", command, m.name, *flags, "--data", "ROOT"]
 
 
 def _setting(value: object) -> str:

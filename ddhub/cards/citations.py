@@ -1,108 +1,58 @@
 """BibTeX of what a result is built on: the artifact, its method, its data set, and ddhub.
 
-Data sets are cited as their makers ask; the user's own images (`folder:`) are theirs to cite.
+The entries of data sets are in `assets/citations.bib`, as their makers ask; the user's own images (`folder:`) are
+theirs to cite.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from ddhub import __version__
-from ddhub.sources.subsets import CLASSIC, COMP_DD
 from ddhub.artifact.manifest import Manifest
+from ddhub.sources.subsets import CLASSIC, COMP_DD
 
-_CIFAR = """@techreport{krizhevsky2009cifar,
-  title = {Learning Multiple Layers of Features from Tiny Images},
-  author = {Krizhevsky, Alex},
-  institution = {University of Toronto},
-  year = {2009}
-}"""
-_IMAGENETTE = """@misc{howard2019imagenette,
-  title = {Imagenette},
-  author = {Howard, Jeremy},
-  year = {2019},
-  howpublished = {https://github.com/fastai/imagenette}
-}"""
-_IMAGENET = """@article{russakovsky2015imagenet,
-  title = {{ImageNet} Large Scale Visual Recognition Challenge},
-  author = {Russakovsky, Olga and Deng, Jia and Su, Hao and Krause, Jonathan and Satheesh, Sanjeev and Ma, Sean and
-    Huang, Zhiheng and Karpathy, Andrej and Khosla, Aditya and Bernstein, Michael and Berg, Alexander C. and
-    Fei-Fei, Li},
-  journal = {International Journal of Computer Vision},
-  volume = {115},
-  number = {3},
-  pages = {211--252},
-  year = {2015}
-}"""
-MTT = """@inproceedings{cazenavette2022distillation,
-  title = {Dataset Distillation by Matching Training Trajectories},
-  author = {Cazenavette, George and Wang, Tongzhou and Torralba, Antonio and Efros, Alexei A. and Zhu, Jun-Yan},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year = {2022},
-  note = {arXiv:2203.11932}
-}"""
-EDF = """@inproceedings{wang2025edf,
-  title = {Emphasizing Discriminative Features for Dataset Distillation in Complex Scenarios},
-  author = {Wang, Kai and Li, Zekai and Cheng, Zhi-Qi and Khaki, Samir and Sajedi, Ahmad and Vedantam, Ramakrishna
-            and Plataniotis, Konstantinos N. and Hauptmann, Alexander and You, Yang},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year = {2025},
-  note = {arXiv:2410.17193}
-}"""
-_DATASETS = {
-    "cifar10": _CIFAR,
-    "cifar10-mini": _CIFAR,
-    "cifar100": _CIFAR,
-    "mnist": """@article{lecun1998mnist,
-  title = {Gradient-Based Learning Applied to Document Recognition},
-  author = {LeCun, Yann and Bottou, L{\\'e}on and Bengio, Yoshua and Haffner, Patrick},
-  journal = {Proceedings of the IEEE},
-  volume = {86},
-  number = {11},
-  pages = {2278--2324},
-  year = {1998}
-}""",
-    "fashion-mnist": """@misc{xiao2017fashion,
-  title = {Fashion-{MNIST}: a Novel Image Dataset for Benchmarking Machine Learning Algorithms},
-  author = {Xiao, Han and Rasul, Kashif and Vollgraf, Roland},
-  year = {2017},
-  note = {arXiv:1708.07747}
-}""",
-    "svhn": """@inproceedings{netzer2011svhn,
-  title = {Reading Digits in Natural Images with Unsupervised Feature Learning},
-  author = {Netzer, Yuval and Wang, Tao and Coates, Adam and Bissacco, Alessandro and Wu, Bo and Ng, Andrew Y.},
-  booktitle = {NIPS Workshop on Deep Learning and Unsupervised Feature Learning},
-  year = {2011}
-}""",
-    "tiny-imagenet": """@misc{le2015tiny,
-  title = {Tiny {ImageNet} Visual Recognition Challenge},
-  author = {Le, Ya and Yang, Xuan},
-  year = {2015},
-  note = {CS 231N, Stanford University}
-}""",
-    "imagenette": _IMAGENETTE,
-    "imagewoof": _IMAGENETTE,
-    "imagenet-1k": _IMAGENET,
-    **{title.lower(): f"{MTT}\n{_IMAGENET}" for title in CLASSIC},
-    **{name: f"{EDF}\n{_IMAGENET}" for name in COMP_DD},
+_FILE = Path(__file__).parents[1] / "assets" / "citations.bib"
+_SUBSETS = dict.fromkeys(map(str.lower, CLASSIC), "cazenavette2022distillation") | dict.fromkeys(COMP_DD, "wang2025edf")
+_KEYS = {
+    **dict.fromkeys(("cifar10", "cifar10-mini", "cifar100"), ("krizhevsky2009cifar",)),
+    "mnist": ("lecun1998mnist",),
+    "fashion-mnist": ("xiao2017fashion",),
+    "svhn": ("netzer2011svhn",),
+    "tiny-imagenet": ("le2015tiny",),
+    **dict.fromkeys(("imagenette", "imagewoof"), ("howard2019imagenette",)),
+    "imagenet-1k": ("russakovsky2015imagenet",),
+    **{name: (key, "russakovsky2015imagenet") for name, key in _SUBSETS.items()},
 }
+
+
+def bibtex(*keys: str) -> str:
+    """Entries of `assets/citations.bib` by their keys, as they stand there."""
+    entries = {_key(entry): entry for entry in _entries(_FILE.read_text())}
+    return "\n".join(entries[key] for key in keys)
+
+
+def of_dataset(name: str) -> str:
+    """The entries of a known data set, "" of any other."""
+    return bibtex(*_KEYS.get(name, ()))
 
 
 def citations(manifests: Iterable[Manifest], datasets: Iterable[str] = ()) -> list[str]:
     """BibTeX entries of artifacts, what they are built on, further data sets, and ddhub; each key once."""
     blocks: list[str] = []
     for m in manifests:
-        blocks += [_artifact(m), m.citation, _DATASETS.get(m.dataset, "")]
-    blocks += [_DATASETS.get(name, "") for name in datasets]
+        blocks += [_artifact(m), m.citation, of_dataset(m.dataset)]
+    blocks += map(of_dataset, datasets)
     blocks.append(
         f"@software{{ddhub,\n  title = {{ddhub: distilled datasets that load by name}},\n"
         f"  version = {{{__version__}}}\n}}"
     )
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for entry in (entry for block in blocks for entry in _entries(block)):
-        found.setdefault(_key(entry), entry)
-    return list(found.values())
+        entries.setdefault(_key(entry), entry)
+    return list(entries.values())
 
 
 def _artifact(m: Manifest) -> str:

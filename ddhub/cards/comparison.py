@@ -1,7 +1,7 @@
 """What stands beside an artifact: random selection, its baseline, and the variants by the same recipe.
 
-    company = beside(entry, others)
-    losses(entry, company)              # what is said of an artifact that random selection beats
+    comparison = compare_with(entry, others)
+    losses(entry, comparison)              # what is said of an artifact that random selection beats
 
 Nothing here imports torch.
 """
@@ -13,17 +13,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.origin import is_imported
+from ddhub.artifact.results import Entry, Mean
 from ddhub.cards.markdown import every, text
 from ddhub.errors import UsageError
-from ddhub.artifact.manifest import Manifest
-from ddhub.artifact.results import Entry, Mean
 
 BASELINE = "random-real"
 
 
 @dataclass(frozen=True)
-class Beside:
+class Comparison:
     """Whose results stand beside an artifact's: random selection, and variants.
 
     Variants are of the same recipe with other settings, or random selection with other labels than one-hot.
@@ -42,14 +42,14 @@ def identify(entry: Entry) -> str:
     return f"{entry.manifest.name}@{entry.manifest.digest[:12]}+{len(entry.results)}"
 
 
-def beside(entry: Entry, others: Iterable[Entry]) -> Beside:
+def compare_with(entry: Entry, others: Iterable[Entry]) -> Comparison:
     """Random selection and variants, both of the same data, classes and ipc; a random artifact stands alone."""
 
     def key(m: Manifest) -> tuple[object, ...]:
         return m.dataset, m.classes, m.image_size, m.ipc
 
     if entry.manifest.method == BASELINE:
-        return Beside(None, [])
+        return Comparison(None, [])
     same = {
         x.manifest.name: x
         for x in sorted(others, key=lambda x: x.manifest.name)
@@ -62,7 +62,7 @@ def beside(entry: Entry, others: Iterable[Entry]) -> Beside:
     answers = [len(asked & _asked(x)) for x in random]
     baseline = random[answers.index(max(answers))] if random else None
     variants = [x for x in same.values() if x not in drawn and _maker(x) == _maker(entry)]
-    return Beside(baseline, [*variants, *(x for x in drawn if x not in random and asked & _asked(x))])
+    return Comparison(baseline, [*variants, *(x for x in drawn if x not in random and asked & _asked(x))])
 
 
 def original(entry: Entry, others: Iterable[Entry]) -> Entry | None:
@@ -82,21 +82,21 @@ def _asked(entry: Entry) -> set[tuple[str, ...]]:
 
 
 def _maker(entry: Entry) -> tuple[str, str]:
-    """The recipe; of what was imported also the method, as it is no variant of all else that was."""
+    """The recipe; of what was imported also the method, as it is not a variant of all else that was."""
     path = entry.manifest.recipe["path"]
     return path, entry.manifest.method if is_imported(entry.manifest) else ""
 
 
-def against(entry: Entry, company: Beside) -> list[tuple[Mean, Mean | None]]:
+def against(entry: Entry, comparison: Comparison) -> list[tuple[Mean, Mean | None]]:
     """Each mean of an artifact, with random selection's under that protocol, test set and student, if it has one."""
-    means = company.baseline.means() if company.baseline else []
-    found = {(*mean.setting, mean.first.model): mean for mean in means}
-    return [(own, found.get((*own.setting, own.first.model))) for own in entry.means()]
+    means = comparison.baseline.means() if comparison.baseline else []
+    known = {(*mean.setting, mean.first.model): mean for mean in means}
+    return [(mean, known.get((*mean.setting, mean.first.model))) for mean in entry.means()]
 
 
-def losses(entry: Entry, company: Beside) -> list[str]:
+def losses(entry: Entry, comparison: Comparison) -> list[str]:
     """Where an artifact is worse than random selection, in a line for the top of its card; [] where it is not."""
-    below = [own.first for own, random in against(entry, company) if random and own.mean < random.mean]
+    below = [mean.first for mean, random in against(entry, comparison) if random and mean.mean < random.mean]
     where = every(f"{text(first.model)} under {text(first.protocol)}" for first in below)
     return [f"**Below random selection** of as many images: {where}; see the results."] if below else []
 

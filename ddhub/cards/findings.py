@@ -1,6 +1,6 @@
 """What a card's table of results says, in words.
 
-    words(means, manifest, company)          # the gain over random selection, and what each variant keeps of it
+    words(means, manifest, comparison)          # the gain over random selection, and what each variant keeps of it
     equal_steps(other, own)                  # a variant that learned as long under another protocol
 
 Nothing here imports torch.
@@ -11,34 +11,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ddhub.cards.comparison import Beside
-from ddhub.cards.label_text import label_bytes, per_view
-from ddhub.cards.markdown import text
 from ddhub.artifact.manifest import PARQUET, Manifest
 from ddhub.artifact.results import Mean
+from ddhub.cards.comparison import Comparison
+from ddhub.cards.label_text import label_bytes, per_view
+from ddhub.cards.markdown import text
 
 
-def words(means: Sequence[Mean], m: Manifest, company: Beside) -> list[str]:
+def words(means: Sequence[Mean], m: Manifest, comparison: Comparison) -> list[str]:
     """What a table says of an artifact: for each student its gain, the variants, and what its labels are worth."""
-    manifests = [m, *(x.manifest for x in company.variants)]
+    manifests = [m, *(x.manifest for x in comparison.variants)]
     lines = []
     for model in dict.fromkeys(mean.first.model for mean in means):
         by = {mean.first.digest: mean for mean in means if mean.first.model == model}
         if m.digest not in by:
             continue
-        own, random = by[m.digest], by.get(company.baseline.manifest.digest) if company.baseline else None
-        if random and own.mean < random.mean:
+        mine, random = by[m.digest], by.get(comparison.baseline.manifest.digest) if comparison.baseline else None
+        if random and mine.mean < random.mean:
             lines.append(
-                f"With {text(model)}, {own.first.artifact} ({own.mean:.2f} %) scores below random "
+                f"With {text(model)}, {mine.first.artifact} ({mine.mean:.2f} %) scores below random "
                 f"selection ({random.mean:.2f} %) under this protocol."
             )
         near = [by[x.digest] for x in manifests[1:] if x.digest in by and _is_near(x, m)]
         if near:
-            gain = f" is {own.mean - random.mean:+.2f} points from random selection" if random else ""
-            compared = [f"- {_compare(own, mean, random)}" for mean in near]
-            lines.append("\n".join([f"With {text(model)}, {own.first.artifact}{gain}:\n", *compared]))
+            gain = f" is {mine.mean - random.mean:+.2f} points from random selection" if random else ""
+            compared = [f"- {_compare(mine, mean, random)}" for mean in near]
+            lines.append("\n".join([f"With {text(model)}, {mine.first.artifact}{gain}:\n", *compared]))
             lines.append("What a variant keeps without a part of the method, that part did not earn.")
-        drawn = [company.baseline.manifest] if company.baseline else []
+        drawn = [comparison.baseline.manifest] if comparison.baseline else []
         lines += _worth([x for x in (*manifests, *drawn) if x.digest in by], by)
     return list(dict.fromkeys(lines))
 
@@ -52,13 +52,13 @@ def _images(m: Manifest) -> str:
     return str(m.files[PARQUET]["sha256"]) if PARQUET in m.files else m.digest
 
 
-def _compare(own: Mean, other: Mean, random: Mean | None) -> str:
-    gap = other.mean - own.mean
-    noise = 2 * math.hypot(own.sd or 0, other.sd or 0)
+def _compare(mine: Mean, other: Mean, random: Mean | None) -> str:
+    gap = other.mean - mine.mean
+    noise = 2 * math.hypot(mine.sd or 0, other.sd or 0)
     sure = "" if abs(gap) > noise else " (within twice the standard deviation of the difference)"
     kept = ""
-    if random and own.mean > random.mean:
-        share = (other.mean - random.mean) / (own.mean - random.mean)
+    if random and mine.mean > random.mean:
+        share = (other.mean - random.mean) / (mine.mean - random.mean)
         kept = f": {share:.0%} of the gain over random selection"
     return f"{text(other.first.artifact)} is {gap:+.2f} points from it{sure}{kept}."
 
@@ -91,16 +91,16 @@ def _worth(manifests: Sequence[Manifest], by: dict[str, Mean]) -> list[str]:
     return lines
 
 
-def are_equal(other: Mean, own: Mean) -> bool:
+def are_equal(other: Mean, mine: Mean) -> bool:
     """Whether two means are of one student, test set and number of steps."""
     keys = ("model", "test_fingerprint", "steps")
-    return all(getattr(other.first, key) == getattr(own.first, key) for key in keys)
+    return all(getattr(other.first, key) == getattr(mine.first, key) for key in keys)
 
 
-def equal_steps(other: Mean, own: Mean) -> str:
+def equal_steps(other: Mean, mine: Mean) -> str:
     """How a variant that learned as many steps under another protocol compares."""
     return (
-        f"With {text(own.first.model)} and {own.first.steps:,} steps each, {text(other.first.artifact)} reaches "
-        f"{other.text} % here, {text(own.first.artifact)} {own.text} % under {text(own.first.protocol)}: "
-        f"{other.mean - own.mean:+.2f} points."
+        f"With {text(mine.first.model)} and {mine.first.steps:,} steps each, {text(other.first.artifact)} reaches "
+        f"{other.text} % here, {text(mine.first.artifact)} {mine.text} % under {text(mine.first.protocol)}: "
+        f"{other.mean - mine.mean:+.2f} points."
     )

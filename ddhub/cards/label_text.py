@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from ddhub.artifact.fields import DTYPE_BYTES
-from ddhub.cards.markdown import text
 from ddhub.artifact.manifest import Manifest
+from ddhub.cards.markdown import text
 
 _TENSORS = {"dbr": "labels.distances", "soft": "labels.logits", "top1": "labels.top1"}
 _STORED = {

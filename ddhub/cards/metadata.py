@@ -5,20 +5,24 @@
 Everything comes from the manifest: the configs name their files, so that no other file is ever taken for data, and
 `dataset_info` repeats the features of the parquet files and the number of their rows, which `datasets` checks. It does
 not check `num_bytes`: that is the size of the parquet file for `default`, for CIFAR images 1 % more than what
-`datasets` counts, and of the stored tensor for `compensators`. Keys are plain, texts are always quoted: none is ever
-taken for a number, a date or the end of the block.
+`datasets` counts, and of the stored tensor for `compensators`.
+
+The fields are those of `huggingface_hub`'s DatasetCardData and ModelCardData. PyYAML writes them, every text but
+the keys in double quotes and in ASCII: their own `to_yaml` writes the class name `1e5` without quotes, which YAML 1.2
+reads as a number, and characters that turn the direction of a line as they are.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from ddhub.sources.known import KNOWN
+import yaml
+from huggingface_hub import CardData, DatasetCardData
+
 from ddhub.artifact.manifest import PARQUET, Manifest
 from ddhub.artifact.results import Entry
+from ddhub.sources.known import KNOWN
 
 COMPENSATED = "decoder.compensators"
 _LICENSES = ("apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0", "mit", "unknown")
@@ -38,17 +42,17 @@ def dataset(entry: Entry) -> str:
         configs.append(_config("compensators", data_files="compensators/train-*.parquet"))
         infos.append(_info("compensators", COLUMNS, m.bytes_by_tensor()[COMPENSATED], shape[0] * shape[1]))
     return block(
-        {
-            **license_of(m.license),
-            "pretty_name": f"{title} distilled by {m.method}, {m.ipc} images per class",
-            "task_categories": ["image-classification"],
-            "size_categories": [next((name for size, name in _SIZES if count < size), "n>1M")],
-            "source_datasets": [f"extended|{m.source['hub_id']}" if m.source["hub_id"] else "original"],
-            "annotations_creators": ["found" if m.labels["kind"] == "hard" else "machine-generated"],
-            "tags": ["dataset-distillation", "ddhub", m.method, f"ipc{m.ipc}"],
-            "configs": configs,
-            "dataset_info": infos,
-        }
+        DatasetCardData(
+            license=license_of(m.license),
+            pretty_name=f"{title} distilled by {m.method}, {m.ipc} images per class",
+            task_categories=["image-classification"],
+            size_categories=[next((name for size, name in _SIZES if count < size), "n>1M")],
+            source_datasets=[f"extended|{m.source['hub_id']}" if m.source["hub_id"] else "original"],
+            annotations_creators=["found" if m.labels["kind"] == "hard" else "machine-generated"],
+            tags=["dataset-distillation", "ddhub", m.method, f"ipc{m.ipc}"],
+            configs=configs,
+            dataset_info=infos,
+        )
     )
 
 
@@ -67,16 +71,33 @@ COLUMNS = [
 ]
 
 
-def license_of(text: str) -> dict[str, str]:
+def license_of(text: str) -> str:
     """A manifest's license as the Hub's identifier: only where the text is one, and perhaps a remark in brackets."""
     match = re.fullmatch(r"([\w.-]+)(?: \([^)]*\))?", text)
     name = match[1].lower() if match else ""
-    return {"license": name if name in _LICENSES else "other"}
+    return name if name in _LICENSES else "other"
 
 
-def block(record: dict[str, Any]) -> str:
-    """The YAML of a record, between lines of dashes."""
-    return "\n".join(["---", *_lines(record), "---"])
+class _Quoting(yaml.SafeDumper):  # type: ignore[misc]
+    """YAML in which texts are in double quotes but for the keys, and nothing refers to what was written before."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def represent_mapping(self, *args: Any, **kwargs: Any) -> yaml.MappingNode:
+        node = super().represent_mapping(*args, **kwargs)
+        for key, _ in node.value:
+            key.style = None  # in quotes only where it has to be
+        return node
+
+
+_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+def block(data: CardData) -> str:
+    """The YAML of a card's fields, between lines of dashes."""
+    fields = data.to_dict()  # type: ignore[no-untyped-call]
+    return f"---\n{yaml.dump(fields, Dumper=_Quoting, sort_keys=False)}---"
 
 
 def _config(name: str, *, data_files: str, default: bool = False) -> dict[str, Any]:
@@ -87,29 +108,3 @@ def _config(name: str, *, data_files: str, default: bool = False) -> dict[str, A
 def _info(name: str, features: list[dict[str, Any]], size: int, rows: int) -> dict[str, Any]:
     splits = [{"name": "train", "num_bytes": size, "num_examples": rows}]
     return {"config_name": name, "features": features, "splits": splits}
-
-
-def _lines(value: Any) -> Iterator[str]:
-    """The lines of a value in block style; what is nested stands two columns to the right."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            head = f"{key if key.isidentifier() else _quoted(key)}:"
-            if isinstance(item, (dict, list)):
-                yield head
-                yield from (f"  {line}" for line in _lines(item))
-            else:
-                yield f"{head} {_quoted(item)}"
-    elif isinstance(value, list):
-        for item in value:
-            for number, line in enumerate(_lines(item)):
-                yield ("  " if number else "- ") + line
-    else:
-        yield _quoted(value)
-
-
-def _quoted(value: object) -> str:
-    """A scalar: JSON, which YAML reads as it is, but for characters that a file may not hold as they are."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(x if x.isprintable() else f"\\U{ord(x):08x}" for x in text)

@@ -11,36 +11,35 @@ import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from ddhub.cards.comparison import Beside
-from ddhub.cards.label_text import labels, short
+from ddhub.artifact.manifest import Manifest
+from ddhub.artifact.results import Entry, Mean, Result, settings
+from ddhub.cards.comparison import Comparison
 from ddhub.cards.findings import are_equal, equal_steps, words
+from ddhub.cards.label_text import labels, short
 from ddhub.cards.markdown import code, every, table, text
 from ddhub.errors import UsageError
-from ddhub.artifact.manifest import Manifest
-from ddhub.protocols.protocol import Augment, Protocol
-from ddhub.artifact.results import Result
 from ddhub.protocols.named import changed, protocol, protocols
-from ddhub.artifact.results import Entry, Mean, settings
+from ddhub.protocols.protocol import Augment, Protocol
 
 
-def results(entry: Entry, company: Beside) -> list[str]:
+def results(entry: Entry, comparison: Comparison) -> list[str]:
     """The tables of an artifact's results, what they say, and the commands that repeat them."""
     m = entry.manifest
     if not entry.results:
         return [f"None yet: `ddhub train {m.name} --seeds 3 --record --data ROOT`."]
-    entries = {x.manifest.digest: x for x in (entry, *company.entries)}
+    entries = {x.manifest.digest: x for x in (entry, *comparison.entries)}
     manifests = [x.manifest for x in entries.values()]
-    others = settings(company.entries)
-    own = settings([entry])
+    others = settings(comparison.entries)
+    tables = settings([entry])
     # A table of others alone is of use where it has a student with as many steps.
-    steps = {(mean.setting[1], mean.first.model, mean.first.steps) for means in own.values() for mean in means}
+    steps = {(mean.setting[1], mean.first.model, mean.first.steps) for means in tables.values() for mean in means}
     equal = {
         setting: [mean for mean in means if (setting[1], mean.first.model, mean.first.steps) in steps]
         for setting, means in others.items()
-        if setting not in own
+        if setting not in tables
     }
-    parts = [_variants(m, company)] if company.variants else []
-    for setting, mine in {**own, **{key: [] for key, means in equal.items() if means}}.items():
+    parts = [_variants(m, comparison)] if comparison.variants else []
+    for setting, mine in {**tables, **{key: [] for key, means in equal.items() if means}}.items():
         models = dict.fromkeys(mean.first.model for mean in mine or equal[setting])
         around = [mean for mean in (others.get(setting, []) if mine else equal[setting]) if mean.first.model in models]
         means = [mean for model in models for mean in (*mine, *around) if mean.first.model == model]
@@ -48,7 +47,7 @@ def results(entry: Entry, company: Beside) -> list[str]:
         if not mine:
             parts.append(f"As many steps as {text(m.name)} takes under another protocol; not its own result.")
             parts += [equal_steps(mean, x) for mean in means for x in entry.means() if are_equal(mean, x)]
-        parts += [_table(means, entries, company), *words(means, m, company), protocol_text(means, manifests)]
+        parts += [_table(means, entries, comparison), *words(means, m, comparison), protocol_text(means, manifests)]
         parts += ["To repeat it:", code("sh", _commands(means, m))]
     return parts
 
@@ -63,36 +62,36 @@ def heading(level: str, mean: Mean) -> str:
     )
 
 
-def _variants(m: Manifest, company: Beside) -> str:
-    rows = [(x.manifest.name, _made(x.manifest, m)) for x in company.variants]
+def _variants(m: Manifest, comparison: Comparison) -> str:
+    rows = [(x.manifest.name, _made(x.manifest, m)) for x in comparison.variants]
     return (
-        "Beside it, with other settings of its recipe or other labels (what is not named is as here; the commands that "
+        "Variants, with other settings of its recipe or other labels (what is not named is as here; the commands that "
         "make those that are not bundled are on their cards):\n\n" + table("artifact|made with", rows)
     )
 
 
-def _made(m: Manifest, own: Manifest) -> str:
-    """The preset of a variant, and what else its settings are than those of `own` where it has none."""
-    recipe, known = m.recipe, own.recipe["config"]
+def _made(m: Manifest, original: Manifest) -> str:
+    """The preset of a variant, and what else its settings are than those of `original` where it has none."""
+    recipe, known = m.recipe, original.recipe["config"]
     if recipe["preset"]:
         return f"{recipe['path']} --preset {recipe['preset']}"
-    if recipe["path"] != own.recipe["path"]:
+    if recipe["path"] != original.recipe["path"]:
         known = {"labels": ""}
     other = [(key, value) for key, value in recipe["config"].items() if key in known and known[key] != value]
     return " ".join([recipe["path"], *(f"--{key.replace('_', '-')} {value}" for key, value in other)])
 
 
-def _table(means: Sequence[Mean], entries: Mapping[str, Entry], company: Beside) -> str:
+def _table(means: Sequence[Mean], entries: Mapping[str, Entry], comparison: Comparison) -> str:
     rows: list[tuple[object, ...]] = []
     for mean in means:
         runs, name, entry = mean.runs, mean.first.artifact, entries[mean.first.digest]
-        if company.baseline and mean.first.digest == company.baseline.manifest.digest:
+        if comparison.baseline and mean.first.digest == comparison.baseline.manifest.digest:
             name += " (random selection)"
         learned = (short(entry.manifest), f"{entry.bytes:,}")
         numbers = (mean.text, len(runs), mean.first.epochs, every(str(run.steps) for run in runs))
         seconds = f"{statistics.fmean(run.seconds for run in runs):.1f}"
-        place = (every(run.device for run in runs), every(run.precision for run in runs))
-        rows.append((mean.first.model, name, *learned, *numbers, seconds, *place))
+        hardware = (every(run.device for run in runs), every(run.precision for run in runs))
+        rows.append((mean.first.model, name, *learned, *numbers, seconds, *hardware))
     columns = "student|artifact|labels|bytes|accuracy %|n|last epoch|steps|seconds|device|precision"
     return table(columns, rows)
 
@@ -102,19 +101,22 @@ def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:
     first = means[0].first
     base = Protocol.from_json(first.settings)
     momentum = f", momentum {base.momentum:g}" if base.optimizer == "sgd" else ""
+    momentum += " (Nesterov)" if base.nesterov else ""
     spared = "" if base.decay_biases else " (not on biases and norms)"
     used = {mean.first.digest for mean in means}
     names: dict[str, list[str]] = {}
     for m in sorted(manifests, key=lambda m: m.name):
         if m.digest in used:
             names.setdefault(labels(m), []).append(m.name)
-    given = "; ".join(f"{', '.join(of)}: {what}" for what, of in names.items())
+    given = "; ".join(f"{', '.join(of)}: {scheme}" for scheme, of in names.items())
     if base.teachers:
         given = f"of the teachers {', '.join(map(text, base.teachers))} on every mixed batch"
     if base.teacher_batch_stats:
         given += "; BatchNorm of teachers with the statistics of the batch"
     if base.temperature is not None:
         given += f"; the loss of logits (soft, teacher) at temperature {base.temperature:g} in place of their own"
+    if base.label_smoothing:
+        given += f"; one-hot labels smoothed by {base.label_smoothing:g}"
     if base.times_t2:
         given += ", times its square"
     return "\n".join(
@@ -133,6 +135,8 @@ def _rate(plan: Protocol) -> str:
     warm = f" after {plan.warmup} epochs of linear warm-up" if plan.warmup else ""
     if plan.schedule == "cosine":
         return f"{rate}, cosine to zero{warm}"
+    if plan.schedule == "one-cycle":
+        return f"{rate}, one cycle: linear up to it in {plan.warmup} epochs, linear down to zero, set at every step"
     if plan.schedule == "half-cosine":
         return f"{rate}, half a cosine, to half of it"
     if not plan.milestones:

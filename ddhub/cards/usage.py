@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
+from ddhub.artifact.manifest import Manifest
 from ddhub.cards.label_text import per_view
 from ddhub.cards.markdown import code, text
 from ddhub.cards.metadata import compensated
-from ddhub.artifact.manifest import Manifest
 
 NAMESPACE = "ddhub"
 
@@ -62,11 +62,11 @@ def without(m: Manifest, owner: str) -> list[str]:
         lows, highs = ([pair[side] for pair in m.pixel_range] for side in (0, 1))
         lines += [f"low, high = np.float32([{lows}, {highs}])", "images = images * (high - low) + low"]
     if factor:
-        lines += _squares(height, factor, regions)
+        lines += _crop_lines(height, factor, regions)
         labels = f'np.tile(rows["label"], {factor**2 + regions})'
     lines.append('labels = tensors["labels.logits"]' if soft else f"labels = {labels}")
     count = m.tensors["images"]["shape"][0] * (factor**2 + regions if factor else nets + 1)
-    return [code("python", lines), _facts(m, owner, f"{count:,} x {height} x {width} x {channels}")]
+    return [code("python", lines), _explanation(m, owner, f"{count:,} x {height} x {width} x {channels}")]
 
 
 def decoder(m: Manifest) -> str:
@@ -92,7 +92,7 @@ def mosaic(m: Manifest) -> tuple[int, int]:
     return factor, boxes[1] if len(boxes) == 3 else 0
 
 
-def _squares(height: int, factor: int, regions: int) -> list[str]:
+def _crop_lines(height: int, factor: int, regions: int) -> list[str]:
     """The lines that cut squares out of images and enlarge them, as `ddhub.data.decode.crops` does."""
     side = -(-height // factor)
     pad, along = factor * side - height, f"range(0, {height}, {side})"
@@ -107,24 +107,28 @@ def _squares(height: int, factor: int, regions: int) -> list[str]:
     ]
 
 
-def _facts(m: Manifest, owner: str, shape: str) -> str:
+def _explanation(m: Manifest, owner: str, shape: str) -> str:
     mean, std = (", ".join(f"{x:g}" for x in values) for values in (m.mean, m.std))
-    facts = (
+    sentences = (
         f"`images` ({shape}) are what a student is trained on, in unit scale and before augmentation; it sees them "
         f"less the mean ({mean}), over the standard deviation ({std})."
     )
     if _is_static(m):
-        facts += f" `labels` are logits, to be read at temperature {text(m.labels.get('temperature'))}."
+        sentences += f" `labels` are logits, to be read at temperature {text(m.labels.get('temperature'))}."
     if stored := per_view(m):
-        facts += f" What a student learns from, {stored}, is in `tensors.safetensors`; which views is what ddhub draws."
+        sentences += (
+            f" What a student learns from, {stored}, is in `tensors.safetensors`; which views is what ddhub draws."
+        )
     if m.labels["kind"] == "teacher":
         names = ", ".join(f"`{text(owner)}/{text(x['name'])}`" for x in m.labels.get("teachers", []))
-        facts += f" A student learns the mean logits of the teachers {names} (model repositories) on each mixed batch."
+        sentences += (
+            f" A student learns the mean logits of the teachers {names} (model repositories) on each mixed batch."
+        )
     if mosaic(m)[0]:
-        facts += " They equal ddhub's but for the rounding of 32-bit floats."
+        sentences += " They equal ddhub's but for the rounding of 32-bit floats."
     if compensated(m):
-        facts += " The config `compensators` shows what is added to the images: (byte - 128) · scale."
-    return facts
+        sentences += " The config `compensators` shows what is added to the images: (byte - 128) · scale."
+    return sentences
 
 
 def _is_static(m: Manifest) -> bool:

@@ -1,1 +1,1 @@
-"""The command line: one file a command, and `app` that joins them."""
+"""The command line: a file for each command, and `app`, which joins them."""

@@ -1,4 +1,4 @@
-"""`python -m ddhub.cli`: what torchrun starts."""
+"""`python -m ddhub.cli`: the command line as a module, which torchrun starts."""
 
 from ddhub.cli.app import main
 

@@ -4,7 +4,7 @@
     ddhub train cifar10-infer-ipc10 cifar10-random-ipc10 --model resnet18 --seeds 3 --data ROOT
 
 A file of this folder is a command, or a few that belong together. A command imports what it needs inside its body, so
-that `ddhub list` never pays for torch. Errors and exit codes are those of `ddhub.cli.program`.
+that `ddhub list` does not import torch. Errors and exit codes are those of `ddhub.cli.program`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from ddhub.cli.data import data
 from ddhub.cli.download import download
 from ddhub.cli.export import cite, completion, export
 from ddhub.cli.import_ import import_
+from ddhub.cli.info import info
+from ddhub.cli.list_ import list_
 from ddhub.cli.preview import preview
 from ddhub.cli.program import guarded
 from ddhub.cli.push import push
-from ddhub.cli.show import info, list_
 from ddhub.cli.train import train
 from ddhub.cli.verify import verify
 from ddhub.training import ranks
 
 
 def main() -> None:
-    """Entry point: one-line errors, exit code 2 for usage, 1 for failure, 130 for an interrupt."""
+    """The entry point: an error is one line; the exit code is 2 for usage, 1 for failure, 130 for an interrupt."""
     ranks.leave(guarded(cli, "ddhub"))
 
 
@@ -36,7 +37,11 @@ def main() -> None:
 @click.version_option(__version__, prog_name="ddhub")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Distilled datasets that load by NAME: a bundled artifact's (ddhub list) or an artifact's folder."""
+    """Load, train on, compare and publish distilled datasets.
+
+    An artifact is one distilled dataset. NAME is the name of a bundled artifact (ddhub list), the name of one on the
+    Hub (ddhub list --remote), or the folder of one.
+    """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

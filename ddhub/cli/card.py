@@ -23,11 +23,11 @@ def card(names: tuple[str, ...], every: bool) -> None:
     if not names and not every:
         raise UsageError("no card to render; name an artifact, or give --all (ddhub card --help)")
     named = dict.fromkeys(writable(resolve(name, whole=False)) for name in names)
-    found = bundled.at_hand(named)
-    if missing := named.keys() - found.keys():
+    known = bundled.at_hand(named)
+    if missing := named.keys() - known.keys():
         raise UsageError(f"{min(missing)} has the name of another one given; render one of them at a time")
-    entries = list(found.values())
-    for folder, entry in found.items():
+    entries = list(known.values())
+    for folder, entry in known.items():
         if folder in named or (every and folder.parent == bundled.BUNDLED):
             write(folder / README, seal_text(render(entry, entries)).encode())
             say(str(folder / README))

@@ -1,19 +1,29 @@
-"""`ddhub compare`: recorded results side by side, of one protocol and one test set.
+"""`ddhub compare`: recorded results side by side, one protocol and one test set in a table.
 
-ddhub compare cifar10-infer-ipc10 cifar10-random-ipc10 --protocol infer-static-50 --plot accuracy.png
+    ddhub compare cifar10-infer-ipc10 cifar10-random-ipc10 --protocol infer-static-50 --plot accuracy.png
+    ddhub compare --dataset cifar10 --ipc 10       # every table of the bundled artifacts of that size
+
+Artifacts that are named stand in one table, which has results of each of them.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ddhub.cli.options import complete_models, complete_protocols, complete_sources, json_option, names_argument
-from ddhub.cli.printing import print_json, print_table, say, write
+from ddhub.cli.options import (
+    complete_artifacts,
+    complete_models,
+    complete_protocols,
+    complete_sources,
+    json_option,
+)
+from ddhub.cli.printing import accuracy_text, print_json, print_table, say, test_text, write
 from ddhub.errors import UsageError, unknown
 from ddhub.protocols.named import protocols
 
@@ -21,59 +31,148 @@ if TYPE_CHECKING:
     from ddhub.artifact.results import Entry, Mean
 
 
+@dataclass(frozen=True)
+class Table:
+    """The means of artifacts under one protocol and on one test set."""
+
+    entries: list[Entry]
+    means: list[Mean]
+
+    @property
+    def models(self) -> list[str]:
+        """The students, a column each."""
+        return list(dict.fromkeys(mean.first.model for mean in self.means))
+
+    @property
+    def rows(self) -> list[tuple[Entry, dict[str, Mean]]]:
+        """The artifacts that have results, each with its mean by student."""
+        rows = [(x, {mean.first.model: mean for mean in self.means if _is_of(mean, x)}) for x in self.entries]
+        return [(entry, students) for entry, students in rows if students]
+
+    @property
+    def title(self) -> str:
+        """'protocol infer-static-50 (9f28338a5da2), CIFAR-10, 10,000 test images'."""
+        first = self.means[0].first
+        return f"protocol {first.protocol} ({first.protocol_digest}), {test_text(first)}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which results are compared, as the options say; None is every one."""
+
+    protocol: str | None
+    model: str | None
+    test: str | None
+
+
 @click.command()
-@names_argument
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_artifacts)
+@click.option("--dataset", help="Without a NAME: only artifacts of this data set.", shell_complete=complete_sources)
+@click.option("--ipc", type=int, help="Without a NAME: only artifacts of so many images per class.")
 @click.option(
-    "--protocol", help="A protocol's name or digest, if there are several.", shell_complete=complete_protocols
+    "--protocol", help="Only results under this protocol: a name or a digest.", shell_complete=complete_protocols
 )
-@click.option("--model", help="One student; all if not given.", shell_complete=complete_models)
+@click.option("--model", help="Only results of this student.", shell_complete=complete_models)
 @click.option(
-    "--test", metavar="SOURCE", help="Test data, or its fingerprint, if several.", shell_complete=complete_sources
+    "--test",
+    metavar="SOURCE",
+    help="Only results on this test data: a data set's name or a fingerprint.",
+    shell_complete=complete_sources,
 )
-@click.option("--plot", metavar="FILE.png", help="Also draw accuracy against bits per class.")
+@click.option("--plot", metavar="FILE.png", help="Also draw the accuracies of the table against bits per class.")
 @json_option
 def compare(
-    names: tuple[str, ...], protocol: str | None, model: str | None, test: str | None, plot: str | None, as_json: bool
+    names: tuple[str, ...],
+    dataset: str | None,
+    ipc: int | None,
+    protocol: str | None,
+    model: str | None,
+    test: str | None,
+    plot: str | None,
+    as_json: bool,
 ) -> None:
-    """Show recorded results of artifacts in one table: one protocol, one test set."""
-    from ddhub.artifact import results
-    from ddhub.cli.printing import test_text
-    from ddhub.remote.find import resolve
+    """Show recorded results of artifacts in tables: a table has one protocol and one test set.
 
+    With a NAME or more it is one table, in which each artifact has results. Without a NAME it is every table of the
+    bundled artifacts.
+    """
     path = Path(plot) if plot else None
     if path and path.suffix.lower() != ".png":
         raise UsageError(f"{path} does not end in .png; choose another --plot")
-    named = {resolve(name, whole=False): name for name in names}
-    entries = {name: results.read(folder) for folder, name in named.items()}
-    means = _setting(entries, protocol, model, test)
-    first = means[0].first
-    models = list(dict.fromkeys(mean.first.model for mean in means))
-    own = {x.manifest.digest: {mean.first.model: mean for mean in means if _is_of(mean, x)} for x in entries.values()}
-    rows = [(x, own[x.manifest.digest]) for x in entries.values()]
+    choice = Choice(protocol, model, test)
+    if names and (dataset or ipc is not None):
+        raise UsageError("--dataset and --ipc choose among the bundled artifacts; give them without a NAME")
+    tables = [_named(names, choice)] if names else _bundled(dataset, ipc, choice)
     if path:
-        from ddhub.cli.plot import accuracy_over_bits
-
-        points = [(x, mean) for x, students in rows for mean in students.values()]
-        title = f"protocol {first.protocol} ({first.protocol_digest}), {test_text(first)}"
-        write(path, accuracy_over_bits(points, title))
-        say(str(path), err=as_json)
+        _draw(tables, path, as_json)
     if as_json:
-        keys = ("protocol", "protocol_digest", "test", "test_images", "test_fingerprint")
-        print_json(
-            {**{key: getattr(first, key) for key in keys}, "artifacts": [_facts(x, students) for x, students in rows]}
-        )
+        shown = [_table_record(table) for table in tables]
+        print_json(shown[0] if names else shown)
         return
-    say(f"accuracy in %, last epoch, protocol {first.protocol} ({first.protocol_digest}), {test_text(first)}")
+    for number, table in enumerate(tables):
+        if number:
+            click.echo()
+        _print(table)
+
+
+def _named(names: Sequence[str], choice: Choice) -> Table:
+    """The one table in which each of the named artifacts has results."""
+    from ddhub.artifact import results
+    from ddhub.remote.find import resolve
+
+    folders = {resolve(name, whole=False): name for name in names}
+    entries = {name: results.read(folder) for folder, name in folders.items()}
+    return Table(list(entries.values()), _common_means(entries, choice))
+
+
+def _bundled(dataset: str | None, ipc: int | None, choice: Choice) -> list[Table]:
+    """Every table of the bundled artifacts of a data set and ipc.
+
+    Raises:
+        UsageError: there is no such artifact, or no such result.
+    """
+    from ddhub.artifact.bundled import at_hand
+
+    entries = list(at_hand().values())
+    datasets = {x.manifest.dataset for x in entries}
+    if dataset and dataset not in datasets:
+        raise unknown("data set of a bundled artifact", dataset, datasets, "ddhub list")
+    entries = [x for x in entries if dataset in (None, x.manifest.dataset) and ipc in (None, x.manifest.ipc)]
+    tables = [Table(entries, means) for means in _chosen_means(entries, choice)]
+    if not tables:
+        raise UsageError("no recorded result of a bundled artifact is as chosen; leave out an option (ddhub list)")
+    return tables
+
+
+def _print(table: Table) -> None:
+    say(f"accuracy in %, last epoch, {table.title}")
     lines: list[list[object]] = []
-    for entry, students in rows:
+    for entry, students in table.rows:
         m = entry.manifest
-        cells = [f"{students[x].text} (n = {len(students[x].runs)})" if x in students else "" for x in models]
+        cells = [accuracy_text(students[x]) if x in students else "" for x in table.models]
         lines.append([m.name, m.method, m.ipc, f"{entry.bytes:,}", f"{m.bits_per_class():,.0f}", *cells])
-    print_table(["name", "method", ">ipc", ">stored bytes", ">bits per class", *models], lines)
+    print_table(["name", "method", ">ipc", ">stored bytes", ">bits per class", *table.models], lines)
 
 
-def _facts(entry: Entry, students: Mapping[str, Mean]) -> dict[str, object]:
-    """A row of the table, for `--json`."""
+def _draw(tables: Sequence[Table], path: Path, as_json: bool) -> None:
+    """Write the plot of the one table. UsageError where there are more."""
+    from ddhub.cli.plot import accuracy_over_bits
+
+    if len(tables) > 1:
+        raise UsageError(f"--plot draws one table, these are {len(tables)}; choose with --protocol or --test, or NAMEs")
+    points = [(entry, mean) for entry, students in tables[0].rows for mean in students.values()]
+    write(path, accuracy_over_bits(points, tables[0].title))
+    say(str(path), err=as_json)
+
+
+def _table_record(table: Table) -> dict[str, object]:
+    """A table for `--json`."""
+    keys = ("protocol", "protocol_digest", "test", "test_images", "test_fingerprint")
+    setting = {key: getattr(table.means[0].first, key) for key in keys}
+    return {**setting, "artifacts": [_row_facts(entry, students) for entry, students in table.rows]}
+
+
+def _row_facts(entry: Entry, students: Mapping[str, Mean]) -> dict[str, object]:
     m = entry.manifest
     return {
         **{key: getattr(m, key) for key in ("name", "method", "dataset", "ipc", "digest")},
@@ -87,63 +186,69 @@ def _is_of(mean: Mean, entry: Entry) -> bool:
     return mean.first.digest == entry.manifest.digest
 
 
-def _setting(entries: Mapping[str, Entry], protocol: str | None, model: str | None, test: str | None) -> list[Mean]:
+def _chosen_means(entries: Iterable[Entry], choice: Choice) -> list[list[Mean]]:
+    """The means of each protocol and test set that the choice allows."""
+    from ddhub.artifact import results
+    from ddhub.protocols.named import protocol
+
+    name, model, test = choice.protocol, choice.model, choice.test
+    tables = list(results.settings(entries).values())
+    if name:
+        digest = protocol(name).digest if name in protocols() else ""
+        tables = [x for x in tables if {name, digest} & {x[0].first.protocol, x[0].first.protocol_digest}]
+        if not tables and not digest:
+            raise unknown("protocol", name, protocols(), "ddhub compare --help")
+    if test:
+        tables = [x for x in tables if x[0].first.test_name == test or x[0].first.test_fingerprint.startswith(test)]
+    if model:
+        tables = [[mean for mean in means if mean.first.model == model] for means in tables]
+    return [means for means in tables if means]
+
+
+def _common_means(entries: Mapping[str, Entry], choice: Choice) -> list[Mean]:
     """The means of the one protocol and test set under which a student has results on every artifact.
 
     Raises:
         UsageError: there is none, or more than one.
     """
-    from ddhub.artifact import results
-    from ddhub.protocols.named import protocol as known
-
-    tables = list(results.settings(entries.values()).values())
-    if protocol:
-        digest = known(protocol).digest if protocol in protocols() else ""
-        tables = [x for x in tables if {protocol, digest} & {x[0].first.protocol, x[0].first.protocol_digest}]
-        if not tables and not digest:
-            raise unknown("protocol", protocol, protocols(), "ddhub compare --help")
-    if test:
-        tables = [x for x in tables if x[0].first.test_name == test or x[0].first.test_fingerprint.startswith(test)]
-    if model:
-        tables = [[mean for mean in means if mean.first.model == model] for means in tables]
-    # the students of one model under one protocol and on one test set, as many as there are
+    tables = _chosen_means(entries.values(), choice)
+    # the means of one student under one protocol and on one test set
     groups = [
-        [mean for mean in means if mean.first.model == one]
+        [mean for mean in means if mean.first.model == model]
         for means in tables
-        for one in dict.fromkeys(mean.first.model for mean in means)
+        for model in dict.fromkeys(mean.first.model for mean in means)
     ]
-    whole = {group[0].setting for group in groups if all(any(_is_of(x, y) for x in group) for y in entries.values())}
-    found = [means for means in tables if means and means[0].setting in whole]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise UsageError(_missing(entries, max(groups, key=len, default=[]), protocol, model, test))
-    which = (
+    complete = {group[0].setting for group in groups if all(any(_is_of(x, y) for x in group) for y in entries.values())}
+    common = [means for means in tables if means[0].setting in complete]
+    if len(common) == 1:
+        return common[0]
+    if not common:
+        raise UsageError(_missing(entries, max(groups, key=len, default=[]), choice))
+    alternatives = (
         f"{x.protocol} ({x.protocol_digest}) on {x.test} ({x.test_fingerprint[:12]})"
-        for x in (means[0].first for means in found)
+        for x in (means[0].first for means in common)
     )
-    raise UsageError(f"all have results under {'; '.join(which)}; choose with --protocol or --test")
+    raise UsageError(f"all have results under {'; '.join(alternatives)}; choose with --protocol or --test")
 
 
-def _missing(
-    entries: Mapping[str, Entry], students: Sequence[Mean], protocol: str | None, model: str | None, test: str | None
-) -> str:
-    """What `students` of one setting and model lack for a table, and the command that records it."""
+def _missing(entries: Mapping[str, Entry], students: Sequence[Mean], choice: Choice) -> str:
+    """Which artifacts have no result beside `students`, of one setting and model, and the command that records it."""
     from ddhub.cards.tables import flags
 
-    having = [name for name, entry in entries.items() if any(_is_of(mean, entry) for mean in students)]
-    lacking = [name for name in entries if name not in having]
+    tested = [name for name, entry in entries.items() if any(_is_of(mean, entry) for mean in students)]
+    untested = [name for name in entries if name not in tested]
     if students:
         first = students[0].first
-        words = flags(first, entries[having[0]].manifest)
-        words += ["--model", first.model, "--seeds", str(max(len(mean.runs) for mean in students))]
-        words += ["--test", first.test_name]
-        under = f" with {first.model} under protocol {first.protocol} ({first.protocol_digest}) on {first.test}"
+        options = flags(first, entries[tested[0]].manifest)
+        options += ["--model", first.model, "--seeds", str(max(len(mean.runs) for mean in students))]
+        options += ["--test", first.test_name]
+        setting = f" with {first.model} under protocol {first.protocol} ({first.protocol_digest}) on {first.test}"
     else:
-        words = ["--protocol", protocol] if protocol else []
-        words += ["--model", model or "convnet3", "--seeds", "3", *(["--test", test] if test else [])]
-        asked = (("with", model), ("under protocol", protocol), ("on", test))
-        under = "".join(f" {word} {name}" for word, name in asked if name)
-    # An artifact with results comes first: where no protocol is named, its own is what all are trained under.
-    command = shlex.join(["ddhub", "train", *having, *lacking, *words, "--record", "--data", "ROOT"])
-    return f"no result of {', '.join(lacking)}{under}; record it: {command}"
+        options = ["--protocol", choice.protocol] if choice.protocol else []
+        options += ["--model", choice.model or "convnet3", "--seeds", "3"]
+        options += ["--test", choice.test] if choice.test else []
+        parts = (("with", choice.model), ("under protocol", choice.protocol), ("on", choice.test))
+        setting = "".join(f" {preposition} {name}" for preposition, name in parts if name)
+    # An artifact with results comes first: where no protocol is named, all are trained under its protocol.
+    command = shlex.join(["ddhub", "train", *tested, *untested, *options, "--record", "--data", "ROOT"])
+    return f"no result of {', '.join(untested)}{setting}; record it: {command}"

@@ -1,4 +1,4 @@
-"""`ddhub data`: the real data sets that are known, what they are, and decoding them ahead of time."""
+"""`ddhub data`: the known real data sets, their descriptions, and how to decode one ahead of time."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import click
 
 from ddhub.cli.printing import flat, print_json, print_table, say
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 @click.group()
 def data() -> None:
-    """Real data by NAME: one of `ddhub data list`, or folder:PATH for images of your own, one folder a class."""
+    """Show and prepare real data sets.
+
+    NAME is a data set of `ddhub data list`, or folder:PATH for images of your own with one folder for each class.
+    """
 
 
 @data.command("list")
 @_json
 def list_(as_json: bool) -> None:
-    """Show the data sets that are known by name."""
+    """Show the data sets that have a name."""
     from ddhub.sources.known import KNOWN
 
     if as_json:
-        print_json([_facts(name) for name in KNOWN])
+        print_json([_record(name) for name in KNOWN])
         return
     rows = []
     for name, spec in KNOWN.items():
@@ -38,27 +41,27 @@ def list_(as_json: bool) -> None:
 @_json
 def info(name: str, as_json: bool) -> None:
     """Show what is known about a data set, without opening an image."""
-    facts = _facts(name)
+    record = _record(name)
     if as_json:
-        print_json(facts)
+        print_json(record)
         return
-    for key, value in facts.items():
+    for key, value in record.items():
         say(f"{key + ':':14} {', '.join(value) if key == 'classes' else flat(value)}")
 
 
 @data.command()
 @click.argument("name")
 @click.option(
-    "--size", type=click.IntRange(min=1), help="Side of the images in pixels; the data set's own if not given."
+    "--size", type=click.IntRange(min=1), help="Resize the images to this side in pixels. [default: as in the data set]"
 )
-@click.option("--data", "root", metavar="ROOT", help="Folder of real data; DDHUB_DATA, then the Hub, if not given.")
+@click.option("--data", "root", metavar="ROOT", help="Folder of real data. [default: DDHUB_DATA, else the Hub]")
 @_json
 def prepare(name: str, size: int | None, root: str | None, as_json: bool) -> None:
-    """Decode every split of a data set into the cache, so that whatever needs it begins at once."""
+    """Decode every split of a data set into the cache, so that later commands need not wait for it."""
     from ddhub.sources.source import open_source
 
     reports = []
-    for split in _facts(name)["splits"]:
+    for split in _record(name)["splits"]:
         source = open_source(name, split, root=root, size=size)
         count, channels, height, width = source.images.shape
         report = {"name": source.name, "split": split, "images": count, "image_size": [channels, height, width]}
@@ -70,8 +73,8 @@ def prepare(name: str, size: int | None, root: str | None, as_json: bool) -> Non
         print_json(reports)
 
 
-def _facts(name: str) -> dict[str, Any]:
-    """What `info` prints: the entry of a known data set, or what the file names of a folder say."""
+def _record(name: str) -> dict[str, Any]:
+    """The facts that `info` prints: of a known data set, or of a folder by its file names."""
     from ddhub.sources.known import FOLDER, find
 
     if name.startswith(FOLDER):

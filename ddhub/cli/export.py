@@ -1,4 +1,4 @@
-"""Commands that pass an artifact on: to other tools, to a bibliography, and its name to the shell.
+"""`ddhub export`, `ddhub cite`, `ddhub completion`: images for other tools, BibTeX, and names for the shell.
 
 ddhub export cifar10-infer-ipc10 --to datasets out/infer
 ddhub cite cifar10-infer-ipc10 >> paper.bib
@@ -15,17 +15,22 @@ from ddhub.cli.printing import print_json, printable, say
 
 @click.command()
 @name_argument
-@click.option("--to", required=True, type=click.Choice(["imagefolder", "npz", "datasets", "pt"]))
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["imagefolder", "npz", "datasets", "pt"]),
+    help="The format of the files, as listed above.",
+)
 @click.argument("out", type=click.Path())
 @json_option
 def export(name: str, to: str, out: str, as_json: bool) -> None:
     """Write the rebuilt training images of an artifact, with their labels, to OUT.
 
     \b
-    imagefolder  OUT/CLASS/00000.png of 8 bits, labels and logits in OUT/metadata.jsonl
-    npz          one file: images f32 in unit scale, labels, logits
+    imagefolder  OUT/CLASS/00000.png of 8 bits, with labels and logits in OUT/metadata.jsonl
+    npz          one file: images (f32 in unit scale), labels, logits
     datasets     a folder for datasets.load_from_disk: image (8 bits), label, logits
-    pt           images.pt (normalised), labels.pt, hard_labels.pt, as DD-Ranking takes them
+    pt           images.pt (normalised), labels.pt, hard_labels.pt, as DD-Ranking reads them
     """
     from ddhub.convert.export import export as write
 
@@ -41,7 +46,7 @@ def export(name: str, to: str, out: str, as_json: bool) -> None:
 @click.command()
 @names_argument
 def cite(names: tuple[str, ...]) -> None:
-    """Print BibTeX of artifacts or teachers, what they are built on, their data sets, and ddhub."""
+    """Print BibTeX entries for artifacts or teachers, the work they are built on, their data sets, and ddhub."""
     from ddhub import teachers
     from ddhub.artifact.manifest import read_manifest
     from ddhub.cards.citations import citations
@@ -58,7 +63,7 @@ def cite(names: tuple[str, ...]) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete commands, options and names.
+    """Print a script that lets a shell complete commands, options and names.
 
     \b
     bash  eval "$(ddhub completion bash)"      in ~/.bashrc

@@ -1,8 +1,8 @@
-"""Let glibc keep freed memory: CPU training is about a quarter faster, for a larger resident size.
+"""Let glibc keep freed memory: CPU training is about a quarter faster, and uses more memory.
 
 Activations of tens of megabytes come and go in every step; by default glibc maps and unmaps each of them, and the
 kernel zeroes every page again (measured: 25 % more images per CPU second for ConvNet-3 and for a narrow ResNet-18).
-A decision about the whole process: programs call it (the command line, the recipes), the library does not.
+The setting is for the whole process: programs make it (the command line, the recipes), the library does not.
 """
 
 from __future__ import annotations

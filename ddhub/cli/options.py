@@ -1,6 +1,6 @@
-"""Arguments and options that several commands share, with what a shell completes them to.
+"""Arguments and options that several commands share, with their completions in a shell.
 
-Completion reads folder names alone, so that it takes no longer than the command's start; models are the exception:
+Completion reads only folder names, so that it is as quick as the start of a command; models are the exception, as
 their names come with torch.
 """
 
@@ -21,7 +21,7 @@ def _starting(names: Iterable[str], incomplete: str) -> list[CompletionItem[Any]
 
 
 def _folders(incomplete: str, marks: tuple[str, ...]) -> list[str]:
-    """Paths, as far as they were typed, of the folders that hold one of the files `marks`."""
+    """Paths, relative or absolute as typed, of the folders that have one of the files `marks`."""
     parent = incomplete[: incomplete.rfind("/") + 1]
     try:
         return [
@@ -32,29 +32,29 @@ def _folders(incomplete: str, marks: tuple[str, ...]) -> list[str]:
 
 
 def _or_folder(items: list[CompletionItem[Any]]) -> list[CompletionItem[Any]]:
-    """The items, or where there are none the shell's own completion of folders."""
+    """The items; if there are none, the completion of folders by the shell itself."""
     return items or [CompletionItem("", type="dir")]
 
 
 def complete_artifacts(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
-    """Bundled artifacts, those of the catalog, and folders that are artifacts or teachers."""
+    """Bundled artifacts, artifacts in the catalog, and folders of artifacts or teachers."""
     from ddhub.artifact import bundled
     from ddhub.artifact.manifest import MANIFEST
     from ddhub.remote import client
-    from ddhub.teachers import FACTS
+    from ddhub.teachers import TEACHER
 
     return _or_folder(
-        _starting([*bundled.names(), *client.pins(), *_folders(incomplete, (MANIFEST, FACTS))], incomplete)
+        _starting([*bundled.names(), *client.pins(), *_folders(incomplete, (MANIFEST, TEACHER))], incomplete)
     )
 
 
 def complete_teachers(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
-    """Bundled teachers, and folders that are teachers."""
+    """Bundled teachers, and folders of teachers."""
     from ddhub.artifact.bundled import BUNDLED
-    from ddhub.teachers import FACTS
+    from ddhub.teachers import TEACHER
 
-    bundled = (path.parent.name for path in BUNDLED.glob(f"*/{FACTS}"))
-    return _or_folder(_starting([*bundled, *_folders(incomplete, (FACTS,))], incomplete))
+    bundled = (path.parent.name for path in BUNDLED.glob(f"*/{TEACHER}"))
+    return _or_folder(_starting([*bundled, *_folders(incomplete, (TEACHER,))], incomplete))
 
 
 def complete_protocols(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
@@ -65,19 +65,19 @@ def complete_protocols(context: click.Context, param: click.Parameter, incomplet
 
 
 def complete_models(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
-    """The nets of `ddhub.models`."""
+    """Models of `ddhub.models`."""
     from ddhub.models import names
 
     return _starting(names(), incomplete)
 
 
 def complete_sources(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
-    """Data sets that have a name."""
+    """Known data sets."""
     from ddhub.sources.known import KNOWN
 
     return _starting(KNOWN, incomplete)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 name_argument = click.argument("name", shell_complete=complete_artifacts)
 names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_artifacts)

@@ -1,4 +1,4 @@
-"""The picture of `ddhub compare`: accuracy against bits per class, a colour a student, a marker a method.
+"""The plot of `ddhub compare`: accuracy against bits per class, a colour for each student, a marker for each method.
 
 Lines join the artifacts of one method. It is drawn by matplotlib's Agg alone, without pyplot and its global state;
 matplotlib is the extra `plot`.
@@ -20,23 +20,23 @@ def accuracy_over_bits(points: Sequence[tuple[Entry, Mean]], title: str) -> byte
     """PNG of the means of artifacts over their bits per class (logarithmic), with bars of ± one standard deviation.
 
     Raises:
-        UsageError: no matplotlib.
+        UsageError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError:
-        raise UsageError("--plot needs matplotlib; pip install 'ddhub[plot]', or leave --plot away") from None
+        raise UsageError("--plot needs matplotlib; pip install 'ddhub[plot]', or leave out --plot") from None
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     models = list(dict.fromkeys(mean.first.model for _, mean in points))
     methods = list(dict.fromkeys(entry.manifest.method for entry, _ in points))
     for model, method in itertools.product(models, methods):
-        own = [(x.manifest.bits_per_class(), mean) for x, mean in points if x.manifest.method == method]
-        own = sorted((point for point in own if point[1].first.model == model), key=lambda point: point[0])
-        if not own:
+        line = [(x.manifest.bits_per_class(), mean) for x, mean in points if x.manifest.method == method]
+        line = sorted((point for point in line if point[1].first.model == model), key=lambda point: point[0])
+        if not line:
             continue
-        bits, means = [bits for bits, _ in own], [mean for _, mean in own]
+        bits, means = [bits for bits, _ in line], [mean for _, mean in line]
         axes.errorbar(
             bits,
             [mean.mean for mean in means],
@@ -46,7 +46,7 @@ def accuracy_over_bits(points: Sequence[tuple[Entry, Mean]], title: str) -> byte
             capsize=3,
             label=_plain(f"{model}, {method}"),
         )
-        for x, mean in own:
+        for x, mean in line:
             name = _plain(mean.first.artifact)
             axes.annotate(name, (x, mean.mean), xytext=(5, 4), textcoords="offset points", fontsize=7)
     every = [entry.manifest.bits_per_class() for entry, _ in points]
@@ -67,5 +67,5 @@ def accuracy_over_bits(points: Sequence[tuple[Entry, Mean]], title: str) -> byte
 
 
 def _plain(text: str) -> str:
-    """The text as it is: a dollar sign would begin a formula, and a leading underscore would hide a label."""
+    """The text without what matplotlib interprets: dollar signs begin formulas, leading underscores hide labels."""
     return text.replace("$", r"\$").lstrip("_")

@@ -13,18 +13,22 @@ from ddhub.errors import UsageError
 
 @click.command()
 @name_argument
-@click.option("--to", metavar="FILE.png", help="Where to write it; NAME.png in the current folder if not given.")
-@click.option("--decoded", is_flag=True, help="Rebuilt training images, those of one stored image side by side.")
+@click.option(
+    "--to", metavar="FILE.png", help="Write the picture to this file. [default: NAME.png in the current folder]"
+)
+@click.option(
+    "--decoded", is_flag=True, help="Show the rebuilt training images; those of one stored image are side by side."
+)
 @click.option(
     "--proxy",
     metavar="TEACHER",
-    help="Of mosaics: whose use of the pixels is shown; the recipe's if not given.",
+    help="For mosaics: show how much this teacher uses each pixel. [default: the proxy of the recipe]",
 )
 def preview(name: str, to: str | None, decoded: bool, proxy: str | None) -> None:
-    """Write a picture of an artifact, one row a class: its stored images, or what they become.
+    """Write a picture of an artifact, one row for each class: its stored images, or the training images made of them.
 
-    Of mosaics (decoder crops) it shows where their tiles and regions lie, and how much a proxy makes of each pixel; how
-    often each pixel is used where no proxy is at hand.
+    For mosaics (decoder crops) the picture shows where tiles and regions lie, and how much a proxy, a teacher, uses
+    each pixel. If no proxy is found, it shows how often each pixel is used.
     """
     from ddhub.artifact.manifest import PREVIEW, read_bytes, read_manifest
     from ddhub.remote.find import resolve
@@ -36,7 +40,7 @@ def preview(name: str, to: str | None, decoded: bool, proxy: str | None) -> None
         raise UsageError(f"{path} does not end in .png; choose another --to")
     mosaics, legend = manifest.decoder["kind"] == "crops" and not decoded, ""
     if proxy and not mosaics:
-        raise UsageError(f"--proxy is for the squares of mosaics, which {manifest.name} has none of; leave it out")
+        raise UsageError(f"--proxy is for the tiles and regions of mosaics, and {manifest.name} has none; leave it out")
     if decoded:
         picture = _decoded(folder)
     elif mosaics:
@@ -48,7 +52,7 @@ def preview(name: str, to: str | None, decoded: bool, proxy: str | None) -> None
 
 
 def _mosaics(folder: Path, proxy: str | None) -> tuple[bytes, str]:
-    """The picture of a mosaic's squares and its legend; the proxy is the one given, else the recipe's if found."""
+    """The picture of a mosaic's tiles and regions, and its legend; the proxy is the given one, else the recipe's."""
     from ddhub import teachers
     from ddhub.artifact.folder import Artifact
     from ddhub.errors import DDHubError
@@ -56,12 +60,12 @@ def _mosaics(folder: Path, proxy: str | None) -> tuple[bytes, str]:
     from ddhub.training.open import about
 
     artifact = Artifact.open(folder)
-    facts = about(artifact)
+    described = about(artifact)
     measured = artifact.manifest.recipe["run"].get("measured")
-    own = str(measured.get("proxy", "")) if isinstance(measured, dict) else ""
+    recorded = str(measured.get("proxy", "")) if isinstance(measured, dict) else ""
     try:
-        ids = [teachers.identify(proxy, near=facts.near) if proxy else own] if proxy or own else []
-        nets = teachers.fitting(ids, facts)
+        ids = [teachers.identify(proxy, near=described.near) if proxy else recorded] if proxy or recorded else []
+        nets = teachers.fitting(ids, described)
     except DDHubError as error:
         if proxy:
             raise

@@ -1,4 +1,4 @@
-"""What the command line prints and writes: lines, tables and JSON without control characters, and whole files."""
+"""Output of the command line: lines, tables and JSON without control characters, and files written as a whole."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ddhub.errors import DDHubError
 
 
 def printable(text: str) -> str:
-    """The text without control characters, so that no file can steer the terminal it is shown on.
+    """The text without control characters, so that the contents of a file cannot control the terminal.
 
-    Nor turn the direction of a line, nor end it unseen.
+    Characters that change the direction of a line, or end it invisibly, are removed too.
     """
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", "", text)
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print one line, whatever a manifest's texts hold."""
+    """Print the text as one line, without control characters."""
     click.echo(printable(text.replace("\n", " ")), err=err)
 
 
@@ -41,7 +41,7 @@ def print_json(value: object) -> None:
 
 
 def flat(value: object) -> str:
-    """A value of a manifest as one text: {"kind": "hard"} is `kind hard`."""
+    """A value of a manifest as text: {"kind": "hard"} is `kind hard`."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {flat(item)}" for key, item in value.items())
     if isinstance(value, list):
@@ -50,14 +50,19 @@ def flat(value: object) -> str:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Put a file in its place, whole or not at all. DDHubError where that cannot be."""
+    """Write a file as a whole or not at all. DDHubError if it cannot be written."""
     from ddhub.io.files import replace_file
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data)
     except OSError as error:
-        raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
+        raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or choose another folder") from None
+
+
+def accuracy_text(mean: Mean) -> str:
+    """'41.50 ± 1.80 (n = 3)', in a table with '%' in its heading."""
+    return f"{mean.text} (n = {len(mean.runs)})"
 
 
 def mean_text(mean: Mean) -> str:

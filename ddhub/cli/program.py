@@ -1,6 +1,6 @@
-"""What every program of the project does around its work: memory, one-line errors, exit codes.
+"""How every program of the project starts and ends: memory settings, one-line errors, exit codes.
 
-2    what was asked for cannot be (a usage error)
+2    the request cannot be met (a usage error)
 1    something is wrong with a file, a data set or a run
 130  interrupted by the user
 """
@@ -41,5 +41,5 @@ def _failed(message: str, code: int) -> int:
 
 
 def _say(line: str) -> None:
-    """A line on stderr in one write: ranks share it, and what `print` writes in two can be torn apart by another's."""
+    """Write a line to stderr in one call: ranks share it, and lines that `print` writes in two calls can be mixed."""
     sys.stderr.write(f"{line}\n")

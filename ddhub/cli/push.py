@@ -1,4 +1,4 @@
-"""The command that publishes.
+"""`ddhub push`: publish an artifact or a teacher.
 
 ddhub push out/cifar10-infer-ipc10 --to lab/cifar10-infer-ipc10 --dry-run
 """
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @name_argument
-@click.option("--to", metavar="PLACE", help="NAMESPACE/NAME on the Hub, or a folder: ./FOLDER, /FOLDER.")
-@click.option("--private", is_flag=True, help="Make a new repository private; stop at a public one.")
-@click.option("--create-pr", is_flag=True, help="Open a pull request: no tag, no catalog entry.")
-@click.option("--catalog", metavar="FILE", help="Add the version's entry there. [the checkout's, for its namespace]")
-@click.option("--accept-below-baseline", is_flag=True, help="Publish what random selection beats; the card says so.")
-@click.option("--accept-uncommitted", is_flag=True, help="Publish what code made that is in no commit.")
-@click.option("--dry-run", is_flag=True, help="Check everything and say what would be done; write nothing.")
+@click.option("--to", metavar="TARGET", help="Publish to NAMESPACE/NAME on the Hub, or to a folder: ./FOLDER, /FOLDER.")
+@click.option("--private", is_flag=True, help="Make the new repository private; stop if there is a public one.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead, without a tag and a catalog entry.")
+@click.option(
+    "--catalog",
+    metavar="FILE",
+    help="Add the entry of this version to this catalog. [default: the catalog of the checkout, for its namespace]",
+)
+@click.option(
+    "--accept-below-baseline",
+    is_flag=True,
+    help="Publish although random selection is more accurate; the card says so.",
+)
+@click.option("--accept-uncommitted", is_flag=True, help="Publish although the code that made it is in no commit.")
+@click.option("--dry-run", is_flag=True, help="Check everything and print what would be published, but write nothing.")
 @json_option
 def push(
     name: str,
@@ -41,10 +49,10 @@ def push(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Publish an artifact or a teacher, checked as it is loaded: to the Hub, or to a folder that serves as one.
+    """Check an artifact or a teacher, and publish it to the Hub, or to a folder from which others can download.
 
-    Without --to it is the repository of that name in the namespace DDHUB_NAMESPACE, else ddhub. Sign in first:
-    hf auth login.
+    Without --to, the repository has the same name, in the namespace DDHUB_NAMESPACE (ddhub if it is not set). Sign in
+    to the Hub first: hf auth login.
     """
     from ddhub.publish.push import push as publish
 
@@ -56,7 +64,7 @@ def push(
         dry_run=dry_run,
         accept_below_baseline=accept_below_baseline,
         accept_uncommitted=accept_uncommitted,
-        catalog=catalog or (None if private or create_pr else _own_catalog(to)),
+        catalog=catalog or (None if private or create_pr else _checkout_catalog(to)),
     )
     if as_json:
         print_json(asdict(done))
@@ -64,8 +72,8 @@ def push(
     _tell(done, dry_run)
 
 
-def _own_catalog(to: str | None) -> Path | None:
-    """The catalog of the checkout that this is, for repositories of the namespace that it is for."""
+def _checkout_catalog(to: str | None) -> Path | None:
+    """The catalog of this checkout, if ddhub runs from one, for repositories of the namespace that it lists."""
     from ddhub.remote.client import CATALOG, namespace
 
     is_checkout = (CATALOG.parents[2] / "pyproject.toml").is_file() and os.access(CATALOG, os.W_OK)

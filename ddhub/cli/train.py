@@ -1,9 +1,9 @@
-"""`ddhub train`: students on artifacts, under one protocol.
+"""`ddhub train`: train students on artifacts under one protocol.
 
     ddhub train cifar10-infer-ipc10 --baseline --model resnet18 --seeds 3 --record --data ROOT
-    torchrun --nproc-per-node 2 -m ddhub.cli.app train cifar10-infer-ipc10 --seeds 4
+    torchrun --nproc-per-node 2 -m ddhub.cli train cifar10-infer-ipc10 --seeds 4
 
-Under torchrun every rank trains students of its own; rank 0 alone prints and records.
+Under torchrun the students are divided among the ranks; only rank 0 prints and records.
 """
 
 from __future__ import annotations
@@ -33,33 +33,52 @@ if TYPE_CHECKING:
 @click.command()
 @names_argument
 @click.option(
-    "--model", default="convnet3", show_default=True, help="The student, or timm:NAME.", shell_complete=complete_models
+    "--model",
+    default="convnet3",
+    show_default=True,
+    help="The student: a model of ddhub, or timm:NAME.",
+    shell_complete=complete_models,
 )
 @click.option(
     "--protocol",
-    help=f"{', '.join(protocols())}; the FIRST artifact's own, for all, if not given.",
+    help=f"The protocol of all students: {', '.join(protocols())}. [default: that of the first artifact]",
     shell_complete=complete_protocols,
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the protocol's; milestones keep their share.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Instead of the protocol's.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Number of epochs, instead of the protocol's; milestones of the learning rate move in proportion.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Batch size, instead of the protocol's.")
 @click.option(
     "--teacher",
     "teachers",
     metavar="NAME",
     multiple=True,
-    help="A teacher that labels every batch, instead of the labels of the artifact; several are averaged.",
+    help="A teacher that labels every batch, instead of the stored labels; several are averaged.",
     shell_complete=complete_teachers,
 )
-@click.option("--baseline", is_flag=True, help="Train on as many random images per class, too.")
+@click.option("--baseline", is_flag=True, help="Also train on random selection with as many images per class.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="How many, from it on.")
 @click.option(
-    "--test", metavar="SOURCE", help="Test data; each artifact's own if not given.", shell_complete=complete_sources
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="The number of seeds, counted up from the first.",
 )
-@click.option("--data", metavar="ROOT", help="Folder of real data; DDHUB_DATA, then the Hub, if not given.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, …; auto is a GPU where there is one.")
-@click.option("--precision", default="auto", show_default=True, help="bf16, fp32; auto is the faster one.")
-@click.option("--record", is_flag=True, help="Add each result to its artifact; seeds already there are not repeated.")
+@click.option(
+    "--test",
+    metavar="SOURCE",
+    help="Test data. [default: the data set of each artifact]",
+    shell_complete=complete_sources,
+)
+@click.option("--data", metavar="ROOT", help="Folder of real data. [default: DDHUB_DATA, else the Hub]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, …; auto is a GPU if there is one.")
+@click.option(
+    "--precision", default="auto", show_default=True, help="bf16 or fp32; auto is the faster one on the device."
+)
+@click.option("--record", is_flag=True, help="Add each result to its artifact; recorded seeds are not trained again.")
 @json_option
 def train(
     names: tuple[str, ...],
@@ -78,7 +97,7 @@ def train(
     record: bool,
     as_json: bool,
 ) -> None:
-    """Train students on artifacts under one protocol, and score them after the last epoch."""
+    """Train students on artifacts under one protocol, and print their test accuracies after the last epoch."""
     from dataclasses import asdict
     from functools import lru_cache, partial
 
@@ -100,9 +119,9 @@ def train(
     wanted = {folder: (test or x.manifest.dataset, x.manifest.image_size[1]) for folder, x in entries.items()}
     opened = {x: source.open_source(x[0], "test", root=data, size=x[1]) for x in dict.fromkeys(wanted.values())}
     units = [(folder, number) for folder in entries for number in range(seed, seed + seeds)]
-    asked = {folder: (plan.digest, opened[x].fingerprint, model) for folder, x in wanted.items()}
-    found = _recorded(entries, asked) if record else {}
-    runs = {unit: found[unit] for unit in units if unit in found}
+    settings = {folder: (plan.digest, opened[x].fingerprint, model) for folder, x in wanted.items()}
+    recorded = _recorded(entries, settings) if record else {}
+    runs = {unit: recorded[unit] for unit in units if unit in recorded}
     load = lru_cache(maxsize=1)(partial(hub.load, device=ranks.device(device)))
 
     def student(folder: Path, number: int) -> Result:
@@ -148,7 +167,7 @@ def train(
 
 
 def _plan(folder: Path, entry: Entry, name: str | None, *, teachers: Sequence[str], **changes: Any) -> Protocol:
-    """The protocol of all students: a named one, or that of the first artifact, with the changes asked for."""
+    """The protocol of all students: a named one, or that of the first artifact, with the changes of the options."""
     from ddhub.protocols.named import changed, protocol
     from ddhub.protocols.protocol import Protocol
     from ddhub.teachers import identify
@@ -158,34 +177,34 @@ def _plan(folder: Path, entry: Entry, name: str | None, *, teachers: Sequence[st
     return changed(base, **{key: value for key, value in wanted.items() if value is not None})
 
 
-def _recorded(entries: dict[Path, Entry], asked: dict[Path, tuple[str, str, str]]) -> dict[tuple[Path, int], Result]:
-    """Recorded results by artifact and seed, of the (protocol digest, test fingerprint, model) asked of each."""
+def _recorded(entries: dict[Path, Entry], settings: dict[Path, tuple[str, str, str]]) -> dict[tuple[Path, int], Result]:
+    """Recorded results by artifact and seed, under the setting of each: (protocol digest, test fingerprint, model)."""
     return {
         (folder, run.seed): run
         for folder, entry in entries.items()
         for mean in entry.means()
-        if (*mean.setting, mean.first.model) == asked[folder]
+        if (*mean.setting, mean.first.model) == settings[folder]
         for run in mean.runs
     }
 
 
 def _baselines(named: Sequence[Path], entries: dict[Path, Entry]) -> dict[Path, Entry]:
-    """Random selections like the artifacts in `entries`: of those named, bundled, or in a folder beside them.
+    """The baselines of the artifacts in `entries`: random selections, named, bundled or in folders beside them.
 
     Raises:
-        UsageError: an artifact that has none.
+        UsageError: an artifact has no baseline.
     """
     from ddhub.artifact.bundled import around
-    from ddhub.cards.comparison import BASELINE, beside, no_baseline
+    from ddhub.cards.comparison import BASELINE, compare_with, no_baseline
 
     known = around(entries, named)
-    found: dict[Path, Entry] = {}
+    baselines: dict[Path, Entry] = {}
     for folder, entry in entries.items():
         m = entry.manifest
         if m.method == BASELINE:
             continue
-        own = beside(entry, known.values()).baseline
-        if own is None:
+        baseline = compare_with(entry, known.values()).baseline
+        if baseline is None:
             raise no_baseline(m, folder)
-        found |= {place: x for place, x in known.items() if x is own}
-    return found
+        baselines |= {path: x for path, x in known.items() if x is baseline}
+    return baselines

@@ -1,4 +1,4 @@
-"""`ddhub verify`: every byte of artifacts and teachers, and their cards."""
+"""`ddhub verify`: check every byte of artifacts and teachers, and their cards."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from ddhub.errors import ArtifactError, UsageError
 
 
 @click.command()
-@click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete_artifacts)
-@click.option("--remote", is_flag=True, help="Check that the Hub has what the catalog pins; all of it without a NAME.")
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_artifacts)
+@click.option(
+    "--remote",
+    is_flag=True,
+    help="Check that the Hub still has the versions in the catalog; without a NAME, all of them.",
+)
 @json_option
 def verify(names: tuple[str, ...], remote: bool, as_json: bool) -> None:
-    """Check every byte of artifacts and teachers, and that cards are what manifests and results say."""
+    """Check every byte of artifacts and teachers, and that their cards agree with manifests and results."""
     if remote:
-        from ddhub.cli.verify import verify_published
-
-        return verify_published(names, as_json)
+        _verify_published(names, as_json)
+        return
     if not names:
         raise UsageError("nothing to check; name an artifact, or give --remote (ddhub verify --help)")
     from ddhub import teachers
@@ -31,15 +34,15 @@ def verify(names: tuple[str, ...], remote: bool, as_json: bool) -> None:
     from ddhub.teachers import folder_of
 
     folders = {name: folder_of(name) for name in names}
-    found = {name: resolve(name) for name, teacher in folders.items() if not teacher}
-    entries = list(at_hand(found.values()).values())
+    artifacts = {name: resolve(name) for name, teacher in folders.items() if not teacher}
+    entries = list(at_hand(artifacts.values()).values())
     reports: list[dict[str, Any]] = []
     for name, teacher in folders.items():
         try:
             if teacher:
                 count, digests = 2, {"digest": teachers.verify(teacher)["digest"]}
             else:
-                count, digests = _checked(name, found[name], entries)
+                count, digests = _checked(name, artifacts[name], entries)
         except ArtifactError as error:
             reports.append({"name": name, "ok": False, "error": str(error)})
             say(f"error: {error}", err=True)
@@ -54,7 +57,7 @@ def verify(names: tuple[str, ...], remote: bool, as_json: bool) -> None:
 
 
 def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, dict[str, str]]:
-    """Files and digests of an artifact of which every byte and the card are right. Raises ArtifactError."""
+    """Check an artifact; returns its number of files and its digests. ArtifactError if a byte or the card is wrong."""
     from ddhub.artifact import results
     from ddhub.artifact.folder import Artifact
     from ddhub.artifact.manifest import COMPENSATORS, README, read_bytes
@@ -64,7 +67,7 @@ def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, dict[str
     artifact = Artifact.open(folder)
     readme, pictures = folder / README, folder / COMPENSATORS
     if readme.exists() and not card.is_right(read_bytes(readme).decode(), results.read(folder), entries):
-        cause = "not the card of the manifest and results beside it"
+        cause = "does not agree with the manifest and results beside it"
         raise ArtifactError(f"{readme}: {cause}; run ddhub card {name}")
     if pictures.exists() and read_bytes(pictures) != compensators.render(artifact):
         raise ArtifactError(f"{pictures}: not what this Pillow makes of the tensors; remove it, or publish it again")
@@ -72,8 +75,8 @@ def _checked(name: str, folder: Path, entries: list[Any]) -> tuple[int, dict[str
     return len(artifact.file_bytes()), {"digest": m.digest, "content": m.content}
 
 
-def verify_published(names: tuple[str, ...], as_json: bool) -> None:
-    """What `ddhub verify --remote` prints; exits with 1 if the Hub has not what the catalog pins."""
+def _verify_published(names: tuple[str, ...], as_json: bool) -> None:
+    """Check the versions in the catalog against the Hub; exits with 1 if the Hub does not have one of them."""
     from ddhub.remote.links import report
 
     reports = report(names)

@@ -5,7 +5,8 @@
 A `.pt` file is a zip of a pickle and the bytes of tensors. A pickle can run any function that it names, so there are
 three defences. The names in the pickle are read without executing it, and all but those that rebuild a plain tensor are
 refused; torch loads the file with `weights_only=True`; and the bytes are mapped into memory, so that no tensor can be
-larger than the file. Checksums are compared. Files of torch before version 1.6 are not zip files and are refused.
+larger than the file. Checksums are compared. `weights_only=True` alone lets a file allocate a `bytearray` of a
+terabyte and compares no checksums. Files of torch before version 1.6 are not zip files and are refused.
 """
 
 from __future__ import annotations

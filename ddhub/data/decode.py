@@ -120,7 +120,7 @@ def grid(height: int, width: int, factor: int) -> Tensor:
     0.5 (IDC, arXiv 2205.14959, section 4.2, and its code).
 
     Raises:
-        UsageError: an image that is no square, a factor below 1, or one with which a tile holds none of its pixels.
+        UsageError: an image that is not a square, a factor below 1, or one with which a tile holds none of its pixels.
     """
     side = tile_side(height, factor)
     if height != width or factor < 1 or (factor - 1) * side >= height:
@@ -152,9 +152,9 @@ def _enlarged(images: Tensor, corners: Tensor, side: int, size: tuple[int, int])
     if height % side or width % side:
         images = F.pad(images, (0, -width % side, 0, -height % side), value=0.5)
     rows, columns = (corners[:, :, None] + torch.arange(side, device=corners.device)).unbind(1)
-    place = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
-    squares = images.flatten(2).gather(2, place[:, None].expand(-1, images.shape[1], -1))
-    return F.interpolate(squares.unflatten(2, (side, side)), size, mode="bilinear", align_corners=False)
+    pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
+    crops = images.flatten(2).gather(2, pixels[:, None].expand(-1, images.shape[1], -1))
+    return F.interpolate(crops.unflatten(2, (side, side)), size, mode="bilinear", align_corners=False)
 
 
 class Crops(Identity):
@@ -183,10 +183,10 @@ class Crops(Identity):
         self.register_buffer("tiles", grid(height, width, factor).to(images.device))
         self.register_buffer("boxes", images.new_empty(len(images), 0, 2) if boxes is None else boxes)
         self.factor, self.side, self.size = factor, tile_side(height, factor), (height, width)
-        self.squares = len(self.tiles) + self.boxes.shape[1]  # of an image
+        self.crops_per_image = len(self.tiles) + self.boxes.shape[1]  # of an image
 
     def __len__(self) -> int:
-        return len(self.images) * self.squares
+        return len(self.images) * self.crops_per_image
 
     def image_of(self, items: Tensor) -> Tensor:
         """The stored image `[B]` that each item comes from: the one that gives the item its class."""
@@ -266,8 +266,8 @@ def _crops(
     if boxes is not None and (
         boxes.dtype not in (torch.uint8, torch.uint16) or boxes.ndim != 3 or boxes.shape[::2] != (len(images), 2)
     ):
-        found = f"boxes {boxes.dtype} {tuple(boxes.shape)} do not fit images {tuple(images.shape)}"
-        raise ArtifactError(f"decoder 'crops': {found}; regenerate the artifact")
+        shapes = f"boxes {boxes.dtype} {tuple(boxes.shape)} do not fit images {tuple(images.shape)}"
+        raise ArtifactError(f"decoder 'crops': {shapes}; regenerate the artifact")
     try:  # torch neither picks rows of 16-bit numbers nor compares them
         decoder = Crops(images, factor, boxes.int() if boxes is not None and boxes.itemsize > 1 else boxes, pixel_range)
     except UsageError as error:

@@ -118,8 +118,8 @@ def _cutout(x: Tensor, u: Tensor) -> Tensor:
     for dim, side in enumerate(x.shape[2:]):
         length = int(side / 2 + 0.5)
         first = _whole(u[:, 6 + dim], side + 1 - length % 2) - length // 2
-        place = torch.arange(side, device=x.device) - first[:, None]
-        inside.append((place >= 0) & (place < length))
+        offset = torch.arange(side, device=x.device) - first[:, None]
+        inside.append((offset >= 0) & (offset < length))
     rows, columns = inside
     return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 

@@ -66,9 +66,9 @@ def resized_crop(x: Tensor, window: Tensor) -> Tensor:
     top, left, height, width = window.to(x.dtype)[:, :, None].unbind(1)
     axes = []
     for start, length, size in ((top, height, high), (left, width, wide)):
-        place = (torch.arange(size, dtype=x.dtype, device=x.device) + 0.5) * (length / size) - 0.5
-        place = torch.minimum(place.clamp(min=0), length - 1) + start
-        axes.append((2 * place + 1) / size - 1)  # from -1 to 1, as grid_sample counts
+        position = (torch.arange(size, dtype=x.dtype, device=x.device) + 0.5) * (length / size) - 0.5
+        position = torch.minimum(position.clamp(min=0), length - 1) + start
+        axes.append((2 * position + 1) / size - 1)  # from -1 to 1, as grid_sample counts
     rows, columns = axes
     grid = torch.stack([columns[:, None, :].expand(n, high, wide), rows[:, :, None].expand(n, high, wide)], dim=3)
     # The border is for places that rounding put outside the image.
@@ -103,12 +103,12 @@ def windows(u: Tensor, size: tuple[int, int], scale_low: float, ratio: tuple[flo
     # The window in the middle is one attempt more, which always fits.
     middle = u.new_tensor([min(high, round(wide / ratio[0])), min(wide, round(high * ratio[1]))])
     sides = torch.cat([sides, middle.expand(len(u), 1, 2)], dim=1)
-    found = torch.cat([fits, fits.new_ones(len(u), 1)], dim=1).to(torch.uint8).argmax(1)  # the first that fits
-    sides = sides[torch.arange(len(u), device=u.device), found]
+    first = torch.cat([fits, fits.new_ones(len(u), 1)], dim=1).to(torch.uint8).argmax(1)  # the first that fits
+    sides = sides[torch.arange(len(u), device=u.device), first]
     room = whole - sides
     # A float32 that was rounded up to 1 must not leave the image.
     corner = torch.minimum(torch.floor(u[:, 2 * ATTEMPTS :] * (room + 1)), room)
-    corner = torch.where(found[:, None] == ATTEMPTS, torch.floor(room / 2), corner)
+    corner = torch.where(first[:, None] == ATTEMPTS, torch.floor(room / 2), corner)
     return torch.cat([corner, sides], dim=1).long()
 
 
@@ -139,9 +139,9 @@ def shift(x: Tensor, by: Tensor) -> Tensor:
     """
     for dim in (2, 3):
         size = x.shape[dim]
-        place = torch.arange(size, device=x.device) + by[:, dim - 2, None]
-        inside = (place >= 0) & (place < size)
-        x = _take(x, dim, place.clamp(0, size - 1)) * _along(inside.to(x.dtype), dim)
+        position = torch.arange(size, device=x.device) + by[:, dim - 2, None]
+        inside = (position >= 0) & (position < size)
+        x = _take(x, dim, position.clamp(0, size - 1)) * _along(inside.to(x.dtype), dim)
     return x
 
 

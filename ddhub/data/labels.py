@@ -33,10 +33,10 @@ from ddhub.io.rules import is_number
 _LARGEST = 65504  # of logits: what f16 holds, far from where a softmax in f32 is not a number
 
 
-def _mix(own: Tensor, partner: Tensor, view: Views) -> Tensor:
+def _mix(first: Tensor, partner: Tensor, view: Views) -> Tensor:
     """The rows `[B, C]` of the items and of their partners, weighted by the view: `[B, C]` float32."""
     weight = view.weight[:, None]
-    return weight * own.float() + (1 - weight) * partner.float()
+    return weight * first.float() + (1 - weight) * partner.float()
 
 
 @contextmanager
@@ -65,8 +65,8 @@ class Hard(nn.Module):
         self.count = count
 
     def forward(self, view: Views, x: Tensor) -> Tensor:
-        own, partner = self.classes[view.items], self.classes[view.partner]
-        return _mix(F.one_hot(own, self.count), F.one_hot(partner, self.count), view)
+        first, partner = self.classes[view.items], self.classes[view.partner]
+        return _mix(F.one_hot(first, self.count), F.one_hot(partner, self.count), view)
 
     def loss(self, output: Tensor, target: Tensor, temperature: float | None = None, times_t2: bool = False) -> Tensor:
         """The cross-entropy; a temperature is for logits, which these labels are not."""
@@ -151,9 +151,9 @@ def build(
     if kind != "soft":
         raise ArtifactError(f"labels {kind!r} are not known to this ddhub: pip install -U ddhub")
     if logits is None or tuple(logits.shape) != (len(classes), count):
-        found = "missing" if logits is None else f"{tuple(logits.shape)}"
+        shape = "missing" if logits is None else f"{tuple(logits.shape)}"
         raise ArtifactError(
-            f"labels 'soft': tensor labels.logits is {found}, needed [{len(classes)}, {count}]; regenerate the artifact"
+            f"labels 'soft': tensor labels.logits is {shape}, needed [{len(classes)}, {count}]; regenerate the artifact"
         )
     if not logits.is_floating_point() or logits.abs().max() > _LARGEST:
         raise ArtifactError(

@@ -27,7 +27,9 @@ def distillation_loss(output: Tensor, target: Tensor, temperature: float, times_
     return divergence * temperature**2 if times_t2 else divergence
 
 
-def distances(logits: Tensor, own: Tensor, partner: Tensor, weight: Tensor, reading: str, temperature: float) -> Tensor:
+def distances(
+    logits: Tensor, first: Tensor, partner: Tensor, weight: Tensor, reading: str, temperature: float
+) -> Tensor:
     """d_org and d_aug of NRR-DD (arXiv 2503.18267), nats, `[B, 2]`: cross-entropies to one-hot classes.
 
         p = softmax(logits / temperature)
@@ -37,14 +39,14 @@ def distances(logits: Tensor, own: Tensor, partner: Tensor, weight: Tensor, read
 
     Args:
         logits: `[B, C]` of the mixed images; for `view` `[2B, C]`, those of the same images unmixed behind them.
-        own, partner: the classes `[B]` of the image and of what is mixed in, y and y'.
+        first, partner: the classes `[B]` of the image and of what is mixed in, y and y'.
         weight: share of the image itself, `[B]`, λ.
         reading: mix, view or label.
         temperature: T.
     """
     logits = logits.float() / temperature
     mixed, alone = logits.chunk(2) if reading == "view" else (logits, logits)
-    org = F.cross_entropy(alone, own, reduction="none")
+    org = F.cross_entropy(alone, first, reduction="none")
     aug = F.cross_entropy(mixed, partner, reduction="none")
     if reading == "label":
         aug = weight * org + (1 - weight) * aug

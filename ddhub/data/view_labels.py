@@ -111,11 +111,11 @@ def shapes(spec: Spec, *, epochs: int, items: int, classes: int) -> dict[str, tu
     }
 
 
-def encode(spec: Spec, logits: Tensor, own: Tensor, partner: Tensor, weight: Tensor) -> dict[str, Tensor]:
+def encode(spec: Spec, logits: Tensor, first: Tensor, partner: Tensor, weight: Tensor) -> dict[str, Tensor]:
     """What is stored of teachers' logits on a batch of views, `[B, ...]` by name; arguments as of `distances`."""
     if spec.kind == "dbr":
-        found = distances(logits, own, partner, weight, spec.reading, spec.temperature)
-        return {"labels.distances": found.clamp(max=FARTHEST)}
+        distance = distances(logits, first, partner, weight, spec.reading, spec.temperature)
+        return {"labels.distances": distance.clamp(max=FARTHEST)}
     if spec.kind == "soft":
         return {"labels.logits": logits}
     probability, top = F.softmax(logits.float() / spec.temperature, dim=1).max(dim=1)
@@ -205,23 +205,23 @@ class DBR(nn.Module):
         self.register_buffer("distances", distances)
 
     def forward(self, view: Views, x: Tensor) -> Tensor:
-        own, partner = self.classes[view.items], self.classes[view.partner]
+        first, partner = self.classes[view.items], self.classes[view.partner]
         stored = self.distances[0 if self.spec.once else view.epoch].index_select(0, view.items)
-        return torch.cat([torch.stack([own.float(), partner.float(), view.weight], dim=1), stored.float()], dim=1)
+        return torch.cat([torch.stack([first.float(), partner.float(), view.weight], dim=1), stored.float()], dim=1)
 
     def loss(self, output: Tensor, target: Tensor, temperature: float | None = None, times_t2: bool = False) -> Tensor:
         spec, weight, stored = self.spec, target[:, 2], target[:, 3:]
-        own, partner = target[:, 0].long(), target[:, 1].long()
+        first, partner = target[:, 0].long(), target[:, 1].long()
         if spec.loss == "kd":
             given = torch.exp(-stored)
-            given = torch.where((own == partner)[:, None], given[:, :1], given)
-            label = spread(torch.stack([own, partner], dim=1), given, self.count)
+            given = torch.where((first == partner)[:, None], given[:, :1], given)
+            label = spread(torch.stack([first, partner], dim=1), given, self.count)
             return distillation_loss(output, spec.temperature * label, spec.temperature, times_t2)
         mixed = output[: len(target)].float()
-        org = F.cross_entropy(mixed, own, reduction="none")
+        org = F.cross_entropy(mixed, first, reduction="none")
         aug = F.cross_entropy(mixed, partner, reduction="none")
-        found = distances(output, own, partner, weight, spec.reading, spec.temperature)
-        gap = _DISTANCES[spec.distance](found, stored, reduction="none").sum(dim=1)
+        distance = distances(output, first, partner, weight, spec.reading, spec.temperature)
+        gap = _DISTANCES[spec.distance](distance, stored, reduction="none").sum(dim=1)
         return (weight * org + (1 - weight) * aug + spec.weight * gap).mean()
 
 
@@ -244,9 +244,9 @@ def build(
     if epochs is None:
         epochs = len(tensors[first]) if first in tensors else 1
     for name, (dtype, shape) in shapes(spec, epochs=epochs, items=len(classes), classes=count).items():
-        found = tensors.get(name)
-        if found is None or found.dtype != dtype or tuple(found.shape) != shape:
-            state = "missing" if found is None else f"{found.dtype} {[*found.shape]}"
+        stored = tensors.get(name)
+        if stored is None or stored.dtype != dtype or tuple(stored.shape) != shape:
+            state = "missing" if stored is None else f"{stored.dtype} {[*stored.shape]}"
             raise ArtifactError(
                 f"labels {spec.kind!r}: tensor {name} is {state}, needed {dtype} {[*shape]} ({epochs} epochs of "
                 f"{len(classes)} items); regenerate the artifact"

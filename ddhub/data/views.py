@@ -167,17 +167,17 @@ def render(
     of `items` the partners are, where all of them are among the items: a whole batch of the papers' form, which then
     needs no search and, on a GPU, no wait for its result.
     """
-    own = views[items]
+    shown = views[items]
     if augment.mix == "none":
-        return _augment(decode(items), own, augment)
+        return _augment(decode(items), shown, augment)
     if partners_at is not None:
-        a = _augment(decode(items), own, augment)
+        a = _augment(decode(items), shown, augment)
         b = a.index_select(0, partners_at)
     else:
-        need, where = torch.unique(torch.cat([items, own.partner]), return_inverse=True)
+        need, where = torch.unique(torch.cat([items, shown.partner]), return_inverse=True)
         x = _augment(decode(need), views[need], augment)
         a, b = x.index_select(0, where[: len(items)]), x.index_select(0, where[len(items) :])
-    return mixup(a, b, own.weight) if augment.mix == "mixup" else cutmix(a, b, own.box)
+    return mixup(a, b, shown.weight) if augment.mix == "mixup" else cutmix(a, b, shown.box)
 
 
 def mixup(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -254,9 +254,9 @@ def _key(seed: int, epoch: int) -> NDArray[np.uint64]:
     return np.array([seed, epoch], dtype=np.uint64)
 
 
-def _check(ok: bool, what: str, value: int, allowed: str) -> None:
+def _check(ok: bool, name: str, value: int, allowed: str) -> None:
     if not ok:
-        raise UsageError(f"{what} is {value}; it must be {allowed}")
+        raise UsageError(f"{name} is {value}; it must be {allowed}")
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,12 @@ from typing import BinaryIO
 
 from ddhub.errors import UsageError
 
-if sys.platform != "win32":
-    import fcntl
-
 
 def max_bytes() -> int:
     """Bytes that an artifact may have, on disk or once it is decoded: DDHUB_MAX_BYTES, else 2 GiB.
 
     Raises:
-        UsageError: a DDHUB_MAX_BYTES that is no number of bytes.
+        UsageError: a DDHUB_MAX_BYTES that is not a number of bytes.
     """
     text = os.environ.get("DDHUB_MAX_BYTES") or str(2**31)
     if not re.fullmatch("[0-9]{1,18}", text):
@@ -50,8 +47,8 @@ def leads_out(path: Path) -> bool:
     """
     if not path.is_symlink():
         return False
-    target, own = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
-    repositories = [top.parent for top in own.parents if top.name == "snapshots"]
+    target, inside = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
+    repositories = [top.parent for top in inside.parents if top.name == "snapshots"]
     return not any(target.parent == x / "blobs" or target.parent.parent == x.parent / "blobs" for x in repositories)
 
 
@@ -70,14 +67,14 @@ def names_in(folder: Path, parts: Iterable[str]) -> set[str]:
 
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """A file to read and its size in bytes. Raises OSError, also for what is no file: a pipe would wait for ever."""
+    """A file to read and its size in bytes. Raises OSError, also for what is not a file: a pipe would wait for ever."""
     # not blocking, so that a pipe is opened and then refused
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a file")
-        yield file, found.st_size
+        yield file, status.st_size
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -114,16 +111,20 @@ def replace_folder(folder: Path, files: dict[str, bytes], check: Callable[[Path]
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time hold `folder` (on Windows: all of them). Raises OSError."""
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    """Let one process at a time hold `folder`, by the file `.lock` in it. Raises OSError.
+
+    The system ends the lock of a process that dies; the file that it leaves is taken over by the next.
+    """
+    from filelock import FileLock  # here because it takes a tenth of a second
+
+    folder.stat()  # a missing folder would be made
+    with FileLock(folder / ".lock") as lock:
+        try:
+            yield
+        finally:
+            # Whoever waits for the removed file sees that it is none any more, and makes another.
+            with contextlib.suppress(OSError):  # on Windows, where an open file stays
+                os.unlink(lock.lock_file)
 
 
 def is_alive(process: int) -> bool:

@@ -2,6 +2,8 @@
 
 canonical({"b": 1, "a": [1.5]})                      # '{"a":[1.5],"b":1}'
 parse(b'{"a": 1, "a": 2}', "manifest.json")          # ArtifactError: manifest.json: not JSON (the key 'a' twice)
+
+Python's own reader keeps the last of two values with one key, and takes NaN, and 1e999 as infinity.
 """
 
 from __future__ import annotations
@@ -52,16 +54,16 @@ def load(data: bytes) -> object:
     return value
 
 
-def parse(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `data`. ArtifactError about `what` for a list, and for all that `load` refuses."""
+def parse(data: bytes, subject: str) -> dict[str, Any]:
+    """The JSON object in `data`. ArtifactError about `subject` for a list, and for all that `load` refuses."""
     try:
         value = load(data)
     except UnicodeDecodeError as error:
-        raise ArtifactError(f"{what}: not UTF-8 (byte {error.start}); {REPAIR}") from None
+        raise ArtifactError(f"{subject}: not UTF-8 (byte {error.start}); {REPAIR}") from None
     except ValueError as error:
-        raise ArtifactError(f"{what}: not JSON ({first_line(error)}); {REPAIR}") from None
+        raise ArtifactError(f"{subject}: not JSON ({first_line(error)}); {REPAIR}") from None
     if not isinstance(value, dict):
-        raise ArtifactError(f"{what}: no JSON object but a {type(value).__name__}; {REPAIR}")
+        raise ArtifactError(f"{subject}: no JSON object but a {type(value).__name__}; {REPAIR}")
     return value
 
 

@@ -21,7 +21,7 @@ Mix = Literal["none", "mixup", "cutmix"]
 MixPer = Literal["batch", "item"]
 DSAForm = Literal["dsa", "idc"]
 Optimizer = Literal["adamw", "sgd"]
-Schedule = Literal["cosine", "half-cosine", "steps"]
+Schedule = Literal["cosine", "half-cosine", "one-cycle", "steps"]
 
 DSA_OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 # Fields of the first protocols. A younger field enters digest and manifest only where it is not at its default, so
@@ -117,10 +117,14 @@ class Protocol:
         momentum: of `sgd`; unused by `adamw`.
         augment: crop, flip, DSA and mixing.
         schedule: of epoch e of E: `cosine`, `lr · (1 + cos(pi · e / E)) / 2`; `half-cosine`, `lr · (1 + cos(pi · e /
-            2E)) / 2`, which ends near lr / 2; or `steps`, lr times `decay` for every milestone that e has reached.
+            2E)) / 2`, which ends near lr / 2; `one-cycle`, set at every step, linear up to lr in the warm-up and from
+            there down to zero (Smith & Topin, 2018, arXiv 1708.07120); or `steps`, lr times `decay` for every milestone
+            that e has reached.
         milestones: epochs of `steps`; none is a constant rate.
         decay: factor of `steps`.
         restart: the optimizer's state is dropped at a milestone.
+        nesterov: whether the momentum of `sgd` is Nesterov's.
+        label_smoothing: share of a one-hot label that is spread evenly over all classes; of no effect on logits.
         warmup: epochs w of a linear warm-up, `lr · (0.01 + 0.99 · e / w)`, in front of a cosine over the other E - w.
         decay_biases: whether weight decay applies to tensors of fewer than 2 dimensions too.
         learned_lr: the rate is the artifact's learned step size where it has one, else `lr`.
@@ -151,6 +155,8 @@ class Protocol:
     times_t2: bool = False
     teachers: tuple[str, ...] = ()
     teacher_batch_stats: bool = False
+    nesterov: bool = False
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         require(isinstance(self.name, str), "name", self.name, "a text")
@@ -167,8 +173,12 @@ class Protocol:
         require(rising, "milestones", self.milestones, "rising epochs, 1 or more")
         warm = self.warmup
         require(is_whole(warm) and 0 <= warm < self.epochs, "warmup", warm, "epochs, fewer than there are")
-        require(not warm or self.schedule == "cosine", "warmup", warm, "0 unless the schedule is 'cosine'")
-        for name in ("restart", "decay_biases", "learned_lr", "times_t2", "teacher_batch_stats"):
+        rises = self.schedule in ("cosine", "one-cycle")
+        require(not warm or rises, "warmup", warm, "0 unless the schedule is 'cosine' or 'one-cycle'")
+        within("label_smoothing", self.label_smoothing, 0, 0.99, "a share from 0 to 0.99")
+        moved = self.optimizer == "sgd" and self.momentum > 0
+        require(moved or not self.nesterov, "nesterov", self.nesterov, "false without the momentum of 'sgd'")
+        for name in ("restart", "decay_biases", "learned_lr", "times_t2", "teacher_batch_stats", "nesterov"):
             require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         heat = self.temperature
         require(heat is None or (is_number(heat) and heat > 0), "temperature", heat, "a finite number above 0")
@@ -194,7 +204,7 @@ class Protocol:
         """
         augment = record.get("augment", {})
         if not isinstance(augment, Mapping):
-            raise ArtifactError("protocol: augment is no object; regenerate the artifact")
+            raise ArtifactError("protocol: augment is not an object; regenerate the artifact")
         known = {item.name for item in fields(cls)}
         strange = sorted(set(record) - known) + sorted(set(augment) - {item.name for item in fields(Augment)})
         if strange:

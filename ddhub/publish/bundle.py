@@ -19,7 +19,7 @@ from ddhub.artifact.bundled import around
 from ddhub.artifact.manifest import COMPENSATORS, MANIFEST, README, RESULTS, read_bytes, seal_text
 from ddhub.artifact.origin import UNCOMMITTED
 from ddhub.artifact.results import Entry
-from ddhub.cards.comparison import BASELINE, against, beside, no_baseline
+from ddhub.cards.comparison import BASELINE, against, compare_with, no_baseline
 from ddhub.cards.tables import flags
 from ddhub.errors import ArtifactError, UsageError
 from ddhub.remote.client import Pin
@@ -101,7 +101,7 @@ def of_teacher(folder: Path, namespace: str) -> Publication:
 
     _, record = teachers.open_teacher(folder)
     files = _listed(folder, record["files"])
-    files[teachers.FACTS] = read_bytes(folder / teachers.FACTS)
+    files[teachers.TEACHER] = read_bytes(folder / teachers.TEACHER)
     files[README] = seal_text(teacher.render(record, namespace)).encode()
     return Publication(
         name=record["name"], digest=record["digest"], kind="model", files=files, checks=("the weights fit the model",)
@@ -124,7 +124,7 @@ def _gate(entry: Entry, others: list[Entry], folder: Path, accept: bool) -> list
         raise UsageError(f"{m.name} has no results; record some: ddhub train {folder} --seeds 3 --record --data ROOT")
     if m.method == BASELINE:
         return ["the artifact is a baseline itself"]
-    comparison = beside(entry, others)
+    comparison = compare_with(entry, others)
     if comparison.baseline is None:
         raise no_baseline(m, folder)
     checks, name = [], comparison.baseline.manifest.name

@@ -18,7 +18,7 @@ from ddhub.artifact.manifest import MANIFEST, REPAIR, parse, read_bytes
 from ddhub.errors import ArtifactError, DDHubError, UsageError
 from ddhub.io.files import locked, replace_file, replace_folder
 from ddhub.publish.bundle import Publication, Published
-from ddhub.teachers import FACTS, verify
+from ddhub.teachers import TEACHER, verify
 
 CATALOG = "catalog.json"
 
@@ -33,7 +33,7 @@ def push(publication: Publication, tree: Path, *, dry_run: bool) -> Published:
     """
     name, files = publication.name, publication.files
     folder = tree / name
-    if folder.exists() and not any((folder / mark).is_file() for mark in (MANIFEST, FACTS)):
+    if folder.exists() and not any((folder / mark).is_file() for mark in (MANIFEST, TEACHER)):
         raise UsageError(f"{folder}: not overwritten, it is not an artifact; choose another folder for --to")
     catalog = _catalog(tree)
     entry = {"digest": publication.digest, "files": sorted(files)}

@@ -103,7 +103,7 @@ def open_folder(name: str, split: str, size: int | None) -> tuple[Tree, Decoded,
         counts = ", ".join(f"{count} {mode}" for mode, count in sorted(decoded.converted.items()))
         notes.append(f"converted to {'grey' if decoded.images.shape[1] == 1 else 'RGB'}: {counts}")
     if images.others:
-        notes.append(f"{images.others} files that are no images left out")
+        notes.append(f"{images.others} files that are not images left out")
     return tree, decoded, notes
 
 
@@ -151,7 +151,7 @@ def _is_clutter(name: str) -> bool:
 def _side(file: Path) -> int:
     width, height = size_of(file, _REPAIR)
     if width != height:
-        raise SourceError(f"{file} is not square ({width}x{height} pixels); {_advice(min(width, height))}")
+        raise SourceError(f"{file} is not a square ({width}x{height} pixels); {_advice(min(width, height))}")
     return width
 
 

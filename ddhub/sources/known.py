@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ddhub.errors import unknown
-from ddhub.sources.subsets import CLASSIC, COMP_DD, SIDE
+from ddhub.sources.subsets import CLASSIC, COMP_DD, NETTE, SIDE, WOOF
 
 FOLDER = "folder:"  # prefix of a path to the user's own images (`ddhub.sources.folder`)
 
@@ -125,40 +125,6 @@ _CIFAR10: dict[str, Any] = {
     "license": "unknown (CIFAR-10 by Krizhevsky, 2009; see https://www.cs.toronto.edu/~kriz/cifar.html)",
     "lossless": True,
 }
-_CIFAR100_CLASSES = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
-forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
-mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
-possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
-sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
-willow_tree wolf woman worm
-"""
-# Two subsets of ImageNet with ten classes each, by WordNet id, in the order of their labels.
-_NETTE = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
-_WOOF = {
-    "n02086240": "Shih-Tzu",
-    "n02087394": "Rhodesian ridgeback",
-    "n02088364": "beagle",
-    "n02089973": "English foxhound",
-    "n02093754": "Border terrier",
-    "n02096294": "Australian terrier",
-    "n02099601": "golden retriever",
-    "n02105641": "Old English sheepdog",
-    "n02111889": "Samoyed",
-    "n02115641": "dingo",
-}
 _SUBSET: dict[str, Any] = {
     "copies": (
         Copy(folder="128px", config=None, shorter=128),
@@ -203,7 +169,7 @@ KNOWN: dict[str, Known] = {
         splits=_TRAIN_TEST,
         image_column="img",
         label_column="fine_label",
-        classes=tuple(_CIFAR100_CLASSES.split()),
+        classes=_asset("cifar100.txt"),
         spelled={"crab": "cra"},
         mean=(0.5071, 0.4867, 0.4408),
         std=(0.2675, 0.2565, 0.2761),
@@ -262,15 +228,15 @@ KNOWN: dict[str, Known] = {
     "imagenette": Known(
         title="Imagenette",
         hub_id="frgfm/imagenette",
-        classes=tuple(_NETTE.values()),
-        imagenet=tuple(map(_IMAGENET_IDS.index, _NETTE)),
+        classes=tuple(NETTE.values()),
+        imagenet=tuple(map(_IMAGENET_IDS.index, NETTE)),
         **_SUBSET,
     ),
     "imagewoof": Known(
         title="Imagewoof",
         hub_id="frgfm/imagewoof",
-        classes=tuple(_WOOF.values()),
-        imagenet=tuple(map(_IMAGENET_IDS.index, _WOOF)),
+        classes=tuple(WOOF.values()),
+        imagenet=tuple(map(_IMAGENET_IDS.index, WOOF)),
         **_SUBSET,
     ),
     **{title.lower(): _subset(title, classes) for title, classes in CLASSIC.items()},
@@ -278,7 +244,7 @@ KNOWN: dict[str, Known] = {
     "imagenet-1k": Known(
         title="ImageNet-1k",
         classes=_IMAGENET_IDS,
-        spelled=_NETTE | _WOOF,
+        spelled=NETTE | WOOF,
         imagenet=tuple(range(len(_IMAGENET_IDS))),
         **_IMAGENET,
     ),

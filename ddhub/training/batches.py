@@ -49,7 +49,7 @@ class DistilledData:
         self, decoder: Decoder, labels: Labels, protocol: Protocol, about: About, made_for: Protocol | None = None
     ) -> None:
         self.decoder, self.protocol, self.about = decoder, protocol, about
-        self._own = labels  # the artifact's, which another protocol may ask for again
+        self._own_labels = labels  # the artifact's, which another protocol may ask for again
         self._made_for = made_for or protocol  # whose views labels were stored for
         self.labels = _asked_for(labels, protocol, about).to(decoder.images.device)
         self._checked(protocol)
@@ -66,12 +66,12 @@ class DistilledData:
 
     def to(self, device: str | torch.device) -> Self:
         """Move to a device, `auto` being a GPU where there is one; what was made by `using` stays where it is."""
-        place = resolve_device(device)
-        if place != self.device:
-            self.decoder = deepcopy(self.decoder).to(place)
-            own, labels = deepcopy((self._own, self.labels))  # together: they may be or share the same nets
-            self._own, self.labels = own.to(place), labels.to(place)
-            self._settle(place)
+        target = resolve_device(device)
+        if target != self.device:
+            self.decoder = deepcopy(self.decoder).to(target)
+            original, labels = deepcopy((self._own_labels, self.labels))  # together: they may be or share the same nets
+            self._own_labels, self.labels = original.to(target), labels.to(target)
+            self._settle(target)
         return self
 
     def using(self, *, protocol: Protocol | None = None, labels: Labels | None = None) -> Self:
@@ -85,8 +85,8 @@ class DistilledData:
             UsageError, ArtifactError: teachers that are not there, damaged or of other data (`ddhub.teachers`).
         """
         made_for = None if labels else self._made_for
-        own = (labels or self._own).to(self.device)
-        return type(self)(self.decoder, own, protocol or self.protocol, self.about, made_for)
+        original = (labels or self._own_labels).to(self.device)
+        return type(self)(self.decoder, original, protocol or self.protocol, self.about, made_for)
 
     def _checked(self, plan: Protocol) -> None:
         """UsageError for a protocol with other views than those that the labels were stored for."""
@@ -164,15 +164,15 @@ class DistilledData:
         for epoch in range(start // count, plan.epochs):
             order, views = epoch_views(seed, epoch, len(self), plan.augment, size=size, batch_size=plan.batch_size)
             order, views = order.to(self.device), views.to(self.device)
-            place = torch.empty_like(order)
-            place[order] = torch.arange(len(self), device=self.device)
+            rank_of_item = torch.empty_like(order)
+            rank_of_item[order] = torch.arange(len(self), device=self.device)
             shares = [batch[rank::world] for batch in order.split(plan.batch_size)]
             for first in range(start % count if epoch == start // count else 0, count, together):
                 parts = shares[first : first + together]
                 items = torch.cat(parts)
                 # One process holds whole batches, and the papers' form takes partners from the same batch.
                 closed = world == 1 and plan.augment.mix_per == "batch"
-                partners_at = place[views.partner[items]] - first * plan.batch_size if closed else None
+                partners_at = rank_of_item[views.partner[items]] - first * plan.batch_size if closed else None
                 sizes = [len(part) for part in parts]
                 batches = self.render(views, items, plan.augment, partners_at).split(sizes)
                 if both:
@@ -197,6 +197,9 @@ class DistilledData:
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss that labels and protocol ask for, from the student's logits `[B, classes]`: a scalar."""
+        smoothing = self.protocol.label_smoothing
+        if smoothing and self.labels.kind == "hard":
+            target = target * (1 - smoothing) + smoothing / target.shape[1]
         return self.labels.loss(output, target, self.protocol.temperature, self.protocol.times_t2)
 
     def as_dataset(self) -> Dataset[tuple[Tensor, Tensor]]:

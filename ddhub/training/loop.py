@@ -79,8 +79,8 @@ def train(
         TrainingError: a loss that is not a number.
     """
     plan = protocol or data.protocol
-    place = resolve_device(device)
-    precision = resolve_precision(precision, place)
+    where = resolve_device(device)
+    precision = resolve_precision(precision, where)
     size = data.about.image_size
     scored_on = (
         test
@@ -97,8 +97,8 @@ def train(
             f"{_side(scored_on.images.shape[1:])}; open it with size={size[1]}"
         )
     name = model if isinstance(model, str) else type(model).__name__
-    net, steps, seconds = fit(data.using(protocol=plan).to(place), model, seed, precision, checkpoint, progress)
-    accuracy = evaluate(net, scored_on, mean=data.about.mean, std=data.about.std, device=place, precision=precision)
+    net, steps, seconds = fit(data.using(protocol=plan).to(where), model, seed, precision, checkpoint, progress)
+    accuracy = evaluate(net, scored_on, mean=data.about.mean, std=data.about.std, device=where, precision=precision)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     result = Result(
@@ -117,7 +117,7 @@ def train(
         epochs=plan.epochs,
         steps=steps,
         seconds=round(seconds, 1),
-        device=describe(place),
+        device=describe(where),
         precision=precision,
         versions=versions(),
     )
@@ -189,13 +189,14 @@ def _epoch(
     form = layout(net, data.device)
     if data.protocol.restart and epoch in data.protocol.milestones:
         optimizer.state.clear()
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    _set_rate(optimizer, rate)
     total = torch.zeros((), device=data.device)
     net.train()
     # Dropout and its like draw from a generator of their own in every epoch, so that resuming changes nothing.
     with seeded(data.device, (seed << 32) + epoch):
-        for x, y in data.batches(seed, epochs=epoch + 1, start=epoch * count):
+        for step, (x, y) in enumerate(data.batches(seed, epochs=epoch + 1, start=epoch * count)):
+            if data.protocol.schedule == "one-cycle":
+                _set_rate(optimizer, learning_rate(data.protocol, epoch + (step + 0.5) / count, data.about.lr))
             with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 output = net(x.contiguous(memory_format=form))
             loss = data.loss(output, y)
@@ -204,6 +205,11 @@ def _epoch(
             optimizer.step()
             total += loss.detach()
     return float(total) / count
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 @torch.no_grad()
@@ -239,11 +245,11 @@ def evaluate(
         device, precision: as for `train`.
     """
     source = test if isinstance(test, Source) else sources.open_source(test, "test", root=root)
-    place = resolve_device(device)
-    net = placed(model, place).eval()
+    where = resolve_device(device)
+    net = placed(model, where).eval()
     shape = (-1, 1, 1)
-    centre = torch.tensor(mean or source.mean, device=place).view(shape)
-    spread = torch.tensor(std or source.std, device=place).view(shape)
-    precise = resolve_precision(precision, place)
+    centre = torch.tensor(mean or source.mean, device=where).view(shape)
+    spread = torch.tensor(std or source.std, device=where).view(shape)
+    precise = resolve_precision(precision, where)
     parts = [part.argmax(1).cpu() for part in logits(net, source.images, centre, spread, precise)]
     return 100 * float((torch.cat(parts) == source.labels).float().mean())

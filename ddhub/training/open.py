@@ -42,12 +42,12 @@ def open_data(
     manifest, tensors = artifact.manifest, artifact.tensors()
     decoder = decode.build(manifest.decoder, artifact.images(), tensors, manifest.pixel_range)
     classes = artifact.image_labels()[decoder.image_of(torch.arange(len(decoder)))]
-    facts = about(artifact)
+    described = about(artifact)
     if teachers is None and manifest.labels["kind"] == "teacher":
-        teachers = fitting(teacher_ids(manifest), facts, ask)
+        teachers = fitting(teacher_ids(manifest), described, ask)
     plan = Protocol.from_json(manifest.protocol)
     scheme = labels.build(manifest.labels, classes, len(manifest.classes), tensors, teachers, plan.epochs)
-    return kind(decoder, scheme, plan, facts)
+    return kind(decoder, scheme, plan, described)
 
 
 def about(artifact: Artifact) -> About:
@@ -82,4 +82,6 @@ def teacher_ids(manifest: Manifest) -> list[str]:
     try:
         return [f"{entry['name']}@{entry['digest']}" for entry in entries]
     except (KeyError, TypeError):
-        raise ArtifactError(f"{manifest.name}: its teachers are no objects of name and digest; regenerate it") from None
+        raise ArtifactError(
+            f"{manifest.name}: its teachers are not objects of name and digest; regenerate it"
+        ) from None

@@ -26,15 +26,24 @@ def build_optimizer(model: nn.Module, protocol: Protocol) -> torch.optim.Optimiz
         groups = [{"params": large}, {"params": small, "weight_decay": 0.0}]
     if protocol.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=protocol.lr, weight_decay=protocol.weight_decay)
-    return torch.optim.SGD(groups, lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=protocol.lr,
+        momentum=protocol.momentum,
+        weight_decay=protocol.weight_decay,
+        nesterov=protocol.nesterov,
+    )
 
 
-def learning_rate(protocol: Protocol, epoch: int, learned: float | None = None) -> float:
+def learning_rate(protocol: Protocol, epoch: float, learned: float | None = None) -> float:
     """The rate of every step of an epoch e of E (from 0), in formulas `lr` being the learned one where there is one.
+
+    Of `one-cycle` it is the rate of a single step, e being a fraction.
 
         cosine        lr · (1 + cos(pi · e / E)) / 2
           with warmup lr · (0.01 + 0.99 · e / w) for e < w, then lr · (1 + cos(pi · (e - w) / (E - w))) / 2
         half-cosine   lr · (1 + cos(pi · e / 2E)) / 2
+        one-cycle     lr · e / w for e < w, then lr · (E - e) / (E - w)
         steps         lr · decay^(milestones that e has reached)
 
     Args:
@@ -43,6 +52,9 @@ def learning_rate(protocol: Protocol, epoch: int, learned: float | None = None) 
     lr = learned if protocol.learned_lr and learned is not None else protocol.lr
     if protocol.schedule == "steps":
         return lr * float(protocol.decay) ** sum(epoch >= milestone for milestone in protocol.milestones)
+    if protocol.schedule == "one-cycle":
+        rise, fall = epoch / max(protocol.warmup, 1e-9), (protocol.epochs - epoch) / (protocol.epochs - protocol.warmup)
+        return lr * min(rise, fall)
     if epoch < protocol.warmup:
         return lr * (0.01 + 0.99 * epoch / protocol.warmup)
     length = (protocol.epochs - protocol.warmup) * (2 if protocol.schedule == "half-cosine" else 1)

@@ -116,8 +116,8 @@ def wire(device: torch.device) -> torch.device:
     """
     import torch
 
-    own = str(device) == f"cuda:{os.environ.get('LOCAL_RANK')}"
-    return device if all(gather_all(own)) else torch.device("cpu")
+    is_local = str(device) == f"cuda:{os.environ.get('LOCAL_RANK')}"
+    return device if all(gather_all(is_local)) else torch.device("cpu")
 
 
 def broadcast(tensors: dict[str, Tensor] | None, source: int, over: torch.device) -> dict[str, Tensor]:
@@ -141,7 +141,7 @@ def broadcast(tensors: dict[str, Tensor] | None, source: int, over: torch.device
     with _meeting():
         head: list[Any] = [[(name, value.shape, value.dtype) for name, value in mine.items()]]
         dist.broadcast_object_list(head, source, device=torch.device("cpu"))
-        found = {}
+        received = {}
         for name, shape, kind in head[0]:
             value = mine[name].contiguous() if name in mine else torch.empty(shape, dtype=kind)
             if value.numel():
@@ -150,8 +150,8 @@ def broadcast(tensors: dict[str, Tensor] | None, source: int, over: torch.device
                 dist.broadcast(sent, source)
                 if sent is not raw:
                     raw.copy_(sent)
-            found[name] = value
-    return found
+            received[name] = value
+    return received
 
 
 @contextmanager

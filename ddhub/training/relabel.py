@@ -65,32 +65,32 @@ def relabel(
     Raises:
         UsageError: a spec that is not possible, no nets, or data without their classes.
     """
-    how, hard, plan = Spec.parse(spec), data.labels, data.protocol
+    scheme, hard, plan = Spec.parse(spec), data.labels, data.protocol
     if not isinstance(hard, Hard):
         raise UsageError(f"relabelling {data.about.name!r} needs its classes, not {hard.kind!r}; use labels.Hard")
     if not nets:
         raise UsageError(f"relabelling {data.about.name!r} needs a teacher, there is none; pass nets=[net]")
-    if how.once:
-        found = relabel(data, nets, {**spec, "once": False}, epochs=epochs, precision=precision, progress=progress)
-        return {name: value.float().mean(0, keepdim=True).half() for name, value in found.items()}
+    if scheme.once:
+        per_view = relabel(data, nets, {**spec, "once": False}, epochs=epochs, precision=precision, progress=progress)
+        return {name: value.float().mean(0, keepdim=True).half() for name, value in per_view.items()}
     which, device, size = range(epochs) if isinstance(epochs, int) else epochs, data.device, data.about.image_size
-    made = shapes(how, epochs=len(which), items=len(data), classes=hard.count)
+    made = shapes(scheme, epochs=len(which), items=len(data), classes=hard.count)
     out = {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in made.items()}
-    teacher = Teacher(nets, how.temperature).to(device)
+    teacher = Teacher(nets, scheme.temperature).to(device)
     form = layout(teacher, device)
     parts = torch.arange(len(data), device=device).split(max(1, min(_IMAGES, _VALUES // math.prod(size))))
     bar = tqdm(which, desc="relabel", unit="epoch", leave=False, disable=None if progress is None else not progress)
     for row, epoch in enumerate(bar):
-        _, views = epoch_views(how.seed, epoch, len(data), plan.augment, size=size[1:], batch_size=plan.batch_size)
+        _, views = epoch_views(scheme.seed, epoch, len(data), plan.augment, size=size[1:], batch_size=plan.batch_size)
         views = views.to(device)
         answers: list[dict[str, Tensor]] = []
         for items in parts:
             view, x = views[items], data.render(views, items, plan.augment)
-            if how.reading == "view":
+            if scheme.reading == "view":
                 x = torch.cat([x, data.render(views, items, plan.augment, mixed=False)])
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 logits = teacher(view, x.contiguous(memory_format=form))
-            answers.append(encode(how, logits, hard.classes[items], hard.classes[view.partner], view.weight))
+            answers.append(encode(scheme, logits, hard.classes[items], hard.classes[view.partner], view.weight))
         for name, kept in out.items():
             kept[row] = torch.cat([part[name] for part in answers]).cpu()
     return out

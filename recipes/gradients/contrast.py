@@ -55,8 +55,8 @@ class Contrast:
         norms: `[2]`, running norms of the gradients of L_g and L_c; zeros before the first measurement.
     """
 
-    def __init__(self, how: Contrasting, norms: Tensor) -> None:
-        self.how, self.norms = how, norms
+    def __init__(self, settings: Contrasting, norms: Tensor) -> None:
+        self.settings, self.norms = settings, norms
 
     @torch.no_grad()
     def remember(self, net: nn.Module, x: Tensor, pick: Tensor, count: int) -> None:
@@ -64,8 +64,8 @@ class Contrast:
         parts = [net(part) for part in x.flatten(0, 1).split(_BATCH)]
         features = torch.cat(parts).unflatten(0, pick.shape)
         self.mean = features.mean(1)
-        self.own = features.new_zeros(len(x), count, features.shape[2])
-        self.own.scatter_(1, pick[:, :, None].expand_as(features), features)
+        self.features = features.new_zeros(len(x), count, features.shape[2])
+        self.features.scatter_(1, pick[:, :, None].expand_as(features), features)
         self.inside = features.new_zeros(len(x), count).scatter_(1, pick, 1)
         self.size = pick.shape[1]
 
@@ -74,11 +74,11 @@ class Contrast:
         label = torch.arange(len(self.mean), device=features.device)[part]
         positive = self.mean[part, None].expand_as(features)
         if self.size > 1:
-            own = self.own[part].gather(1, pick[:, :, None].expand_as(features))
-            positive = (self.size * positive - own) / (self.size - self.inside[part].gather(1, pick))[:, :, None]
+            mine = self.features[part].gather(1, pick[:, :, None].expand_as(features))
+            positive = (self.size * positive - mine) / (self.size - self.inside[part].gather(1, pick))[:, :, None]
         keys, tau = self.mean, 1.0
-        if self.how.kind == "cosine":
-            centre, tau = self.mean.mean(0), self.how.tau
+        if self.settings.kind == "cosine":
+            centre, tau = self.mean.mean(0), self.settings.tau
             features, positive, keys = (F.normalize(v - centre, dim=-1) for v in (features, positive, keys))
         target = label[:, None, None].expand(*pick.shape, 1)
         near = (features @ keys.mT).scatter(2, target, (features * positive).sum(2, keepdim=True)) / tau
@@ -86,14 +86,14 @@ class Contrast:
 
     def measures(self, iteration: int) -> bool:
         """Whether this inner iteration's gradients are asked for one by one."""
-        return self.how.weight == "balanced" and iteration % _PERIOD == 0
+        return self.settings.weight == "balanced" and iteration % _PERIOD == 0
 
     @property
     def weight(self) -> Tensor:
         """lambda, a scalar on the device."""
-        if self.how.weight == "literal":
+        if self.settings.weight == "literal":
             return torch.ones_like(self.norms[0])
-        return self.how.rho * self.norms[0] / self.norms[1].clamp(min=torch.finfo(self.norms.dtype).tiny)
+        return self.settings.rho * self.norms[0] / self.norms[1].clamp(min=torch.finfo(self.norms.dtype).tiny)
 
     def joined(self, matching: Tensor, contrast: Tensor) -> Tensor:
         """∂L_g/∂S + lambda · ∂L_c/∂S, `[K, ...]` each, after their norms are measured."""

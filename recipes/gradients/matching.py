@@ -120,8 +120,8 @@ def weight_gradients(net: models.Net, x: Tensor, labels: Tensor, *, graph: bool)
     if len(x) == 1:
         features = net.features(x[0])
         loss = F.cross_entropy(net.head(features), labels.expand(len(features)))
-        found = torch.autograd.grad(loss, list(weights.values()), create_graph=graph)
-        return [one[None] for one in found], features[None]
+        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=graph)
+        return [one[None] for one in gradients], features[None]
 
     def of_class(weights: dict[str, Tensor], x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         features = functional_call(net.features, weights, (x,))
@@ -143,7 +143,7 @@ def image_gradients(
     images: Tensor,
     shown: Callable[[Tensor, slice], Tensor],
     real: Callable[[slice], Tensor],
-    how: Matching,
+    settings: Matching,
     iteration: int = 0,
     pick: Tensor | None = None,
     contrast: Contrast | None = None,
@@ -155,38 +155,38 @@ def image_gradients(
         images: S `[K, n, C, H, W]`, of each class as its turn finds it.
         shown: formations `[k, P, C, H, W]` of the images of some classes, normalised and augmented.
         real: real images `[k, B, C, H, W]` of some classes, normalised and augmented.
-        how: distance, and how many classes at once.
+        settings: distance, and how many classes at once.
         iteration: number of the inner iteration; with `pick` `[K, P]`, the formations, `contrast` asks for it.
         contrast: the loss beside, if any.
     """
-    labels, found, total = torch.arange(len(images), device=images.device), [], images.new_zeros(())
+    labels, gradients, total = torch.arange(len(images), device=images.device), [], images.new_zeros(())
     apart = contrast is not None and contrast.measures(iteration)
-    for first in range(0, len(images), how.together):
-        part = slice(first, first + how.together)
+    for first in range(0, len(images), settings.together):
+        part = slice(first, first + settings.together)
         wanted, _ = weight_gradients(net, real(part), labels[part], graph=False)
         leaf = images[part].detach().requires_grad_()
-        own, features = weight_gradients(net, shown(leaf, part), labels[part], graph=True)
-        losses = [distance(how.distance, wanted, own)]
+        synthetic, features = weight_gradients(net, shown(leaf, part), labels[part], graph=True)
+        losses = [distance(settings.distance, wanted, synthetic)]
         total += losses[0].detach()
         if contrast is not None and pick is not None:
             losses.append(contrast.loss(features, part, pick[part]))
             losses = losses if apart else [losses[0] + contrast.weight * losses[1]]
-        found.append([torch.autograd.grad(loss, leaf, retain_graph=loss is not losses[-1])[0] for loss in losses])
-    parts = [torch.cat(each) for each in zip(*found, strict=True)]
+        gradients.append([torch.autograd.grad(loss, leaf, retain_graph=loss is not losses[-1])[0] for loss in losses])
+    parts = [torch.cat(each) for each in zip(*gradients, strict=True)]
     return (contrast.joined(*parts) if apart and contrast is not None else parts[0]), total
 
 
-def turns(images: Tensor, velocity: Tensor, how: Matching) -> Tensor:
+def turns(images: Tensor, velocity: Tensor, settings: Matching) -> Tensor:
     """S `[K, ...]` of every class as its turn finds it."""
-    return images - how.rate * _sum(_turn(images), how.momentum) * velocity
+    return images - settings.rate * _sum(_turn(images), settings.momentum) * velocity
 
 
-def stepped(images: Tensor, velocity: Tensor, gradient: Tensor, how: Matching) -> tuple[Tensor, Tensor]:
+def stepped(images: Tensor, velocity: Tensor, gradient: Tensor, settings: Matching) -> tuple[Tensor, Tensor]:
     """S and v `[K, ...]` after the steps of all classes, from what `turns` returned and the gradients there."""
-    turn, m = _turn(images), how.momentum
+    turn, m = _turn(images), settings.momentum
     after = len(images) - 1 - turn
     velocity = m ** (turn + 1) * velocity + gradient
-    return images - how.rate * (1 + _sum(after, m)) * velocity, m**after * velocity
+    return images - settings.rate * (1 + _sum(after, m)) * velocity, m**after * velocity
 
 
 def _turn(images: Tensor) -> Tensor:

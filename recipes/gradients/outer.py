@@ -53,14 +53,14 @@ class Real:
 
         The images of a class are shuffled again when less than a batch of them is left.
         """
-        found = []
+        collected = []
         for label, rows in enumerate(self.rows):
             each = len(rows) // self.batch
             rounds = range(first // each, (first + count - 1) // each + 1)
             orders = [torch.randperm(len(rows), generator=generator(self.seed, "real", label, e)) for e in rounds]
             batches = torch.cat([rows[order[: each * self.batch]] for order in orders]).view(-1, self.batch)
-            found.append(batches[first - rounds.start * each :][:count])
-        return torch.stack(found, dim=1).to(self.data.device)
+            collected.append(batches[first - rounds.start * each :][:count])
+        return torch.stack(collected, dim=1).to(self.data.device)
 
     def images(self, rows: Tensor) -> Tensor:
         """Normalised images `[k, B, C, H, W]` of rows `[k, B]`."""
@@ -91,7 +91,7 @@ def outer_iteration(
     corners: Tensor,
     side: int,
     real: Real,
-    how: Matching,
+    settings: Matching,
     contrast: Contrast | None = None,
 ) -> tuple[Tensor, Tensor]:
     """S and v after it, `[K, n, C, H, W]` each.
@@ -101,50 +101,58 @@ def outer_iteration(
         images, velocity: S and v before it.
         corners, side: of the formations, `[K, F, 2]` (`recipes.gradients.matching.formations`).
         real: real images, on the same device.
-        how: settings of the matching.
+        settings: settings of the matching.
         contrast: the loss beside it, if any; its norms go on.
 
     Raises:
         TrainingError: an image that is not a number.
     """
-    data, device, first = real.data, images.device, number * how.inner
-    u = torch.rand(how.inner, len(images), COLUMNS, generator=generator(how.seed, "siamese", number)).to(device)
-    rows = real.of_classes(first, how.inner)
-    pick = picks(corners, how.batch_syn, how.inner, how.seed, "formations", number)
-    bank = picks(corners, contrast.how.most or corners.shape[1], 1, how.seed, "bank", number)[0] if contrast else None
-    steps = -(-how.n_data // data.protocol.batch_size)
-    epochs = -(-(first + how.inner) * steps // data.steps_per_epoch)
-    batches = data.batches(how.seed, epochs=epochs, start=first * steps)
+    data, device, first = real.data, images.device, number * settings.inner
+    u = torch.rand(settings.inner, len(images), COLUMNS, generator=generator(settings.seed, "siamese", number)).to(
+        device
+    )
+    rows = real.of_classes(first, settings.inner)
+    pick = picks(corners, settings.batch_syn, settings.inner, settings.seed, "formations", number)
+    bank = (
+        picks(corners, contrast.settings.most or corners.shape[1], 1, settings.seed, "bank", number)[0]
+        if contrast
+        else None
+    )
+    steps = -(-settings.n_data // data.protocol.batch_size)
+    epochs = -(-(first + settings.inner) * steps // data.steps_per_epoch)
+    batches = data.batches(settings.seed, epochs=epochs, start=first * steps)
     total, dtype = images.new_zeros(()), images.dtype
 
-    with seeded(device, generator(how.seed, "net", number).initial_seed()):
-        net = models.build(how.net, classes=len(images), size=images.shape[3], channels=images.shape[2])
+    with seeded(device, generator(settings.seed, "net", number).initial_seed()):
+        net = models.build(settings.net, classes=len(images), size=images.shape[3], channels=images.shape[2])
         assert isinstance(net, models.Net)
         net.to(device, dtype)
         optimizer = build_optimizer(net, data.protocol)
         images = images.clamp(0, 1)
-        for i in range(how.inner):
-            if contrast is not None and bank is not None and i % contrast.how.every == 0:
+        for i in range(settings.inner):
+            if contrast is not None and bank is not None and i % contrast.settings.every == 0:
                 x = data.normalize(formations(images, corners, bank, side))
                 contrast.remember(net.features, x, bank, corners.shape[1])
 
             def shown(leaf: Tensor, part: slice, i: int = i) -> Tensor:
                 x = formations(leaf, corners[part], pick[i, part], side)
-                return siamese(data.normalize(x), u[i, part], how.augment)
+                return siamese(data.normalize(x), u[i, part], settings.augment)
 
             def wanted(part: slice, i: int = i) -> Tensor:
-                return siamese(real.images(rows[i, part]).to(dtype), u[i, part], how.augment)
+                return siamese(real.images(rows[i, part]).to(dtype), u[i, part], settings.augment)
 
-            found = turns(images, velocity, how)
-            gradient, loss = image_gradients(net, found, shown, wanted, how, i, pick[i], contrast)
-            images, velocity = stepped(found, velocity, gradient, how)
+            turned = turns(images, velocity, settings)
+            gradient, loss = image_gradients(net, turned, shown, wanted, settings, i, pick[i], contrast)
+            images, velocity = stepped(turned, velocity, gradient, settings)
             total += loss
             for x, y in islice(batches, steps):
                 _train(net, optimizer, F.cross_entropy(net(x.to(dtype)), y))
     if not torch.isfinite(images).all():
         raise TrainingError(f"an image is not a number after outer iteration {number}; lower --lr")
-    said = f", lambda {float(contrast.weight):.3g}" if contrast else ""
-    log.info("outer iteration %d: matching loss %.4g a class%s", number, float(total) / how.inner / len(images), said)
+    weight = f", lambda {float(contrast.weight):.3g}" if contrast else ""
+    log.info(
+        "outer iteration %d: matching loss %.4g a class%s", number, float(total) / settings.inner / len(images), weight
+    )
     return images, velocity
 
 

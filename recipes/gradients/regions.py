@@ -36,8 +36,8 @@ def candidates(side: int, factor: int) -> Tensor:
     """Corners (y, x) int64 `[Nc, 2]`, row by row, of all squares on a grid of steps of the largest divisor of the side
     that is at most a quarter of it, inside factor · side pixels, but for those on the tiles."""
     step = max(d for d in range(1, max(1, side // 4) + 1) if side % d == 0)
-    place = torch.arange(0, (factor - 1) * side + 1, step)
-    corners = torch.cartesian_prod(place, place)
+    grid = torch.arange(0, (factor - 1) * side + 1, step)
+    corners = torch.cartesian_prod(grid, grid)
     return corners[(corners % side != 0).any(1)]
 
 
@@ -64,15 +64,15 @@ def choose(use: Tensor, corners: Tensor, side: int, count: int, cap: float, old:
     if old is not None:
         kept = torch.nextafter(0.9 * use.gather(1, old), use.new_tensor(-torch.inf))
         use = use.scatter(1, old, kept)
-    near, free, found = overlaps(corners.to(use.device), side) > cap, torch.ones_like(use, dtype=torch.bool), []
+    near, free, chosen = overlaps(corners.to(use.device), side) > cap, torch.ones_like(use, dtype=torch.bool), []
     for _ in range(count):
         if not free.any(1).all():
             raise UsageError(
                 f"{count} regions a stored image do not fit under an IoU of {cap}; lower --regions or raise --iou"
             )
-        found.append(use.masked_fill(~free, torch.inf).argmin(1))  # the first of several
-        free &= ~near[found[-1]]
-    new = torch.stack(found, dim=1)
+        chosen.append(use.masked_fill(~free, torch.inf).argmin(1))  # the first of several
+        free &= ~near[chosen[-1]]
+    new = torch.stack(chosen, dim=1)
     if old is None:
         return new
     rows = zip(old.tolist(), new.tolist(), strict=True)
@@ -111,9 +111,9 @@ class Search:
     until: float
 
 
-def response_use(found: Tensor, corners: Tensor, side: int) -> Tensor:
+def response_use(responses: Tensor, corners: Tensor, side: int) -> Tensor:
     """U of rbp `[N, Nc]`: means of maps `[N, P, P]` over the squares at corners `[Nc, 2]`."""
-    means = F.avg_pool2d(found[:, None], side, stride=1)[:, 0]
+    means = F.avg_pool2d(responses[:, None], side, stride=1)[:, 0]
     return means[:, corners[:, 0], corners[:, 1]]
 
 
@@ -158,30 +158,30 @@ class Searching:
         side: of the stored images, in pixels.
     """
 
-    def __init__(self, how: Search, proxy: Proxy, labels: Tensor, side: int) -> None:
-        self.how, self.proxy, self.labels, self.side = how, proxy, labels, tile_side(side, how.factor)
-        self.tiles = grid(side, side, how.factor).to(labels.device)
-        self.candidates = candidates(self.side, how.factor).to(labels.device)
+    def __init__(self, settings: Search, proxy: Proxy, labels: Tensor, side: int) -> None:
+        self.settings, self.proxy, self.labels, self.side = settings, proxy, labels, tile_side(side, settings.factor)
+        self.tiles = grid(side, side, settings.factor).to(labels.device)
+        self.candidates = candidates(self.side, settings.factor).to(labels.device)
 
     def due(self, outer: int) -> bool:
         """Whether regions are chosen at the start of an outer iteration."""
-        if outer == 0 or self.how.policy == "random":
+        if outer == 0 or self.settings.policy == "random":
             return outer == 0
-        return outer % self.how.every == 0 and outer < self.how.until
+        return outer % self.settings.every == 0 and outer < self.settings.until
 
     def chosen(self, images: Tensor, outer: int, old: Tensor | None) -> Tensor:
         """Numbers of the chosen candidates `[N, k]` for stored images `[N, C, H, W]`; `old` are those before."""
-        how = self.how
-        if how.policy == "random":
-            use = torch.rand(len(images), len(self.candidates), generator=generator(how.seed, "regions"))
+        settings = self.settings
+        if settings.policy == "random":
+            use = torch.rand(len(images), len(self.candidates), generator=generator(settings.seed, "regions"))
             use = use.to(images.device)
-        elif how.policy == "jbp":
-            shape = (how.jitters, images.shape[1], self.side, self.side)
-            noise = torch.randn(shape, generator=generator(how.seed, "jitter", outer)).to(images.device)
-            use = jitter_use(self.proxy, images, self.tiles, self.candidates, self.side, how.sigma * noise)
+        elif settings.policy == "jbp":
+            shape = (settings.jitters, images.shape[1], self.side, self.side)
+            noise = torch.randn(shape, generator=generator(settings.seed, "jitter", outer)).to(images.device)
+            use = jitter_use(self.proxy, images, self.tiles, self.candidates, self.side, settings.sigma * noise)
         else:
             use = response_use(self.maps(images, self.tiles.expand(len(images), -1, 2)), self.candidates, self.side)
-        return choose(use, self.candidates, self.side, how.count, how.cap, old)
+        return choose(use, self.candidates, self.side, settings.count, settings.cap, old)
 
     def maps(self, images: Tensor, corners: Tensor) -> Tensor:
         """M `[N, P, P]` of stored images, from the formations at corners `[N, F, 2]`."""
@@ -193,9 +193,9 @@ class Searching:
         return torch.cat([tiles, self.candidates[regions]], dim=1)
 
 
-def evenness(found: Tensor) -> tuple[float, float]:
+def evenness(responses: Tensor) -> tuple[float, float]:
     """(mUE, mUE_cov) of maps `[N, P, P]`; an image whose map is zero has 0 of the first."""
-    flat = found.double().flatten(1)
+    flat = responses.double().flatten(1)
     q = flat / flat.sum(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     even = torch.special.entr(q).sum(1) / math.log(flat.shape[1])
     top = flat.amax(1, keepdim=True)

@@ -49,20 +49,20 @@ def gaps(net: nn.Module, sets: int) -> Iterator[list[Tensor]]:
         net: in eval mode, so that its images do not influence one another.
         sets: the batch is this many sets of equal size, one after another.
     """
-    found: list[Tensor] = []
+    layers_gaps: list[Tensor] = []
 
     def hook(layer: nn.Module, inputs: tuple[Tensor]) -> None:
         x = inputs[0]
         rows = x.permute(0, 2, 3, 1).reshape(sets, -1, x.shape[1])
         mean, var = _Moments.apply(rows)
-        found.append(
+        layers_gaps.append(
             torch.linalg.vector_norm(layer.running_var - var, dim=1)
             + torch.linalg.vector_norm(layer.running_mean - mean, dim=1)
         )
 
     handles = [layer.register_forward_pre_hook(hook) for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     try:
-        yield found
+        yield layers_gaps
     finally:
         for handle in handles:
             handle.remove()

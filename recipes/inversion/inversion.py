@@ -4,7 +4,7 @@
     A = resized crop -> flip -> circular shift                                    one draw for each set and step
     x ← x - M ⊙ η_t · Adam(∇L), η_t = lr · (1 + cos(π · t / T)) / 2, betas (0.5, 0.9)    clamped where x is an image
 
-R_l is in `recipes/_batchnorm.py`. SRe2L (arXiv 2306.13092) optimises the images of a set, INFER (arXiv 2408.06927) one
+R_l is in `inversion/batchnorm.py`. SRe2L (arXiv 2306.13092) optimises the images of a set, INFER (arXiv 2408.06927) one
 compensator that is added to real images, both with M = 1; NRR-DD (arXiv 2503.18267) optimises parts of real images.
 Sets are independent of one another: each has its own draws, and the losses of the sets that are optimised together add
 up, so that the result is that of optimising them one at a time.
@@ -77,11 +77,13 @@ class Draws:
     flip: Tensor | None
 
 
-def draws(how: Inversion, words: Sequence[Sequence[object]], *, size: tuple[int, int], device: torch.device) -> Draws:
+def draws(
+    settings: Inversion, words: Sequence[Sequence[object]], *, size: tuple[int, int], device: torch.device
+) -> Draws:
     """The draws of all steps for sets that are named by `words` (seed, ...): shift, crop and flip are streams apart.
 
     Args:
-        how: ranges and number of steps.
+        settings: ranges and number of steps.
         words: one name a set; its draws depend on nothing else.
         size: (H, W) of an image.
         device: where the sets are.
@@ -91,13 +93,15 @@ def draws(how: Inversion, words: Sequence[Sequence[object]], *, size: tuple[int,
         return torch.stack([draw(generator(seed, kind, *rest)) for seed, *rest in words], dim=1).to(device)
 
     def window(source: torch.Generator) -> Tensor:
-        u = torch.rand(how.steps, WINDOW_COLUMNS, generator=source, dtype=torch.float64)
-        return windows(u, size, how.crop_scale)
+        u = torch.rand(settings.steps, WINDOW_COLUMNS, generator=source, dtype=torch.float64)
+        return windows(u, size, settings.crop_scale)
 
     return Draws(
-        shift=stream("shift", lambda g: torch.randint(-how.back, how.ahead + 1, (how.steps, 2), generator=g)),
-        window=stream("crop", window) if how.crop_scale else None,
-        flip=stream("flip", lambda g: torch.rand(how.steps, generator=g) < 0.5) if how.flip else None,
+        shift=stream(
+            "shift", lambda g: torch.randint(-settings.back, settings.ahead + 1, (settings.steps, 2), generator=g)
+        ),
+        window=stream("crop", window) if settings.crop_scale else None,
+        flip=stream("flip", lambda g: torch.rand(settings.steps, generator=g) < 0.5) if settings.flip else None,
     )
 
 
@@ -131,12 +135,12 @@ def answers(net: nn.Module, batch: Tensor, first_bn: float) -> tuple[Tensor, Ten
     Raises:
         UsageError: a teacher without BatchNorm layers.
     """
-    with gaps(net, len(batch)) as found:
+    with gaps(net, len(batch)) as terms:
         output = net(batch.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-    if not found:
+    if not terms:
         raise UsageError("a teacher without BatchNorm layers has no statistics to match; use one with them")
-    rest = torch.stack(found[1:]).sum(0) if found[1:] else 0
-    return output if output.dtype == torch.float64 else output.float(), first_bn * found[0] + rest
+    rest = torch.stack(terms[1:]).sum(0) if terms[1:] else 0
+    return output if output.dtype == torch.float64 else output.float(), first_bn * terms[0] + rest
 
 
 def objective(net: nn.Module, batch: Tensor, target: Tensor, beta: float, first_bn: float) -> Tensor:
@@ -172,7 +176,7 @@ def optimise(
     x: Tensor,
     images: Callable[[Tensor], Tensor],
     target: Tensor,
-    how: Inversion,
+    settings: Inversion,
     view: Draws,
     *,
     precision: str,
@@ -186,7 +190,7 @@ def optimise(
         x: where the variables start; left as it is.
         images: makes the sets `[K, B, channels, H, W]` of the variables.
         target: as for `objective`.
-        how: steps, rate and weights.
+        settings: steps, rate and weights.
         view: the augmentation of every step.
         precision: bf16 or fp32.
         bounds: lowest and highest values, to which the variables are clamped after every step.
@@ -197,18 +201,18 @@ def optimise(
         UsageError: a teacher without BatchNorm layers.
     """
     x = x.clone().requires_grad_()
-    solver: torch.optim.Optimizer = torch.optim.SGD([x], lr=how.lr)
-    if how.optimizer == "adam":
-        solver = torch.optim.Adam([x], lr=how.lr, betas=(0.5, 0.9), eps=1e-8)
-    for step in tqdm(range(how.steps), unit="step", leave=False, disable=None):
-        solver.param_groups[0]["lr"] = how.lr * (1 + math.cos(math.pi * step / how.steps)) / 2
+    solver: torch.optim.Optimizer = torch.optim.SGD([x], lr=settings.lr)
+    if settings.optimizer == "adam":
+        solver = torch.optim.Adam([x], lr=settings.lr, betas=(0.5, 0.9), eps=1e-8)
+    for step in tqdm(range(settings.steps), unit="step", leave=False, disable=None):
+        solver.param_groups[0]["lr"] = settings.lr * (1 + math.cos(math.pi * step / settings.steps)) / 2
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
             batch = augment(images(x), view, step)
-            loss = objective(net, batch, target, how.beta, how.first_bn)
-            if how.tv:
-                loss = loss + how.tv * variation(batch)
-            if how.l2:
-                loss = loss + how.l2 * torch.linalg.vector_norm(batch.flatten(2), dim=2).mean(1)
+            loss = objective(net, batch, target, settings.beta, settings.first_bn)
+            if settings.tv:
+                loss = loss + settings.tv * variation(batch)
+            if settings.l2:
+                loss = loss + settings.l2 * torch.linalg.vector_norm(batch.flatten(2), dim=2).mean(1)
         (x.grad,) = torch.autograd.grad(loss.sum(), x)
         before = x.detach().clone() if mask is not None else None
         solver.step()
@@ -217,8 +221,8 @@ def optimise(
                 x.copy_(torch.lerp(before, x, mask(step, before)))  # lerp gives its ends exactly
             if bounds is not None:
                 x.clamp_(*bounds)
-        if step % 100 == 0 or step == how.steps - 1:
-            log.info("step %d of %d: loss %.4g", step + 1, how.steps, float(loss.detach().mean()))
+        if step % 100 == 0 or step == settings.steps - 1:
+            log.info("step %d of %d: loss %.4g", step + 1, settings.steps, float(loss.detach().mean()))
     if not bool(x.isfinite().all()):
-        raise TrainingError(f"what was optimised is not finite (lr {how.lr:g}, {precision}); lower --lr")
+        raise TrainingError(f"what was optimised is not finite (lr {settings.lr:g}, {precision}); lower --lr")
     return x.detach()

@@ -44,7 +44,7 @@ class Search:
         crop_area: least share of an image that a box covers, in (0, 1].
         top: patches that are kept of an image.
         factor: f; a patch has a side of S / f.
-        cam_ratio: density, mass or share; empty is no CAM.
+        cam_ratio: density, mass or share; empty if no CAM is used.
         epsilon: ε of `share`.
         confidence: lowest, highest or random: which patches come first.
         guard: what is dropped: none; `median`, patches whose ratio is below that of their class; `top5`, patches
@@ -77,7 +77,7 @@ class Search:
 
 
 def search(
-    net: nn.Module, images: Tensor, rows: Tensor, label: int, how: Search, count: int, seed: int, *,
+    net: nn.Module, images: Tensor, rows: Tensor, label: int, settings: Search, count: int, seed: int, *,
     mean: Tensor, std: Tensor,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The patches of one class, first those that its mosaics want most.
@@ -87,7 +87,7 @@ def search(
         images: all real images, u8 `[.., C, S, S]`, which may be a memory map.
         rows: those of the class that are looked at.
         label: the class.
-        how: which patches are looked for.
+        settings: which patches are looked for.
         count: how many are wanted.
         seed: of boxes and of a random order.
         mean, std: of the net's images, `[C, 1, 1]`, on its device.
@@ -101,34 +101,34 @@ def search(
     """
     side = images.shape[3]
     draws, order = generator(seed, "boxes", label), generator(seed, "order", label)
-    kept = how.top if how.cam_ratio else how.crops
+    kept = settings.top if settings.cam_ratio else settings.crops
     # One pool from the start: small results of each batch, left between its large blocks, would let the heap grow.
-    total = len(rows) * how.top
-    pool = {"rows": rows.repeat_interleave(how.top), "boxes": torch.empty(total, 4, dtype=rows.dtype)}
+    total = len(rows) * settings.top
+    pool = {"rows": rows.repeat_interleave(settings.top), "boxes": torch.empty(total, 4, dtype=rows.dtype)}
     pool |= {"confidence": torch.empty(total), "ratio": torch.empty(total, dtype=torch.float64)}
     pool |= {"ahead": torch.empty(total, dtype=torch.long), "wanted": torch.empty(total)}
     for part in torch.arange(len(rows)).split(max(1, PIXELS // (side * side * kept))):
         x = images[rows[part]].to(mean.device)
-        u = torch.rand(len(part) * how.crops, WINDOW_COLUMNS, generator=draws, dtype=torch.float64)
-        key = torch.rand(len(part), how.crops, generator=order).to(mean.device)
-        box = windows(u, (side, side), how.crop_area, (1, 1)).to(mean.device)
-        box = box.view(len(part), how.crops, 4)
-        ratio = torch.zeros(len(part), how.crops, dtype=torch.float64, device=mean.device)
-        if how.cam_ratio:
+        u = torch.rand(len(part) * settings.crops, WINDOW_COLUMNS, generator=draws, dtype=torch.float64)
+        key = torch.rand(len(part), settings.crops, generator=order).to(mean.device)
+        box = windows(u, (side, side), settings.crop_area, (1, 1)).to(mean.device)
+        box = box.view(len(part), settings.crops, 4)
+        ratio = torch.zeros(len(part), settings.crops, dtype=torch.float64, device=mean.device)
+        if settings.cam_ratio:
             maps = cam(net, normalised(x, mean, std), torch.full((len(part),), label, device=mean.device))
-            ratio = box_ratios(attention(maps, (side, side)), box, how.cam_ratio, how.epsilon)
-            box, key, ratio = _take(ratio, how.top, box, key, ratio)
-        patches = cut(x.repeat_interleave(kept, 0), box.flatten(0, 1), side // how.factor)
-        own, ahead = _sureness(net, normalised(patches, mean, std), label, side)
-        own, ahead = own.view(-1, kept), ahead.view(-1, kept)
-        wanted = {"lowest": -own, "highest": own, "random": key}[how.confidence]
-        if not how.cam_ratio:
-            box, own, ahead, ratio, wanted = _take(wanted, how.top, box, own, ahead, ratio, wanted)
-        place = slice(int(part[0]) * how.top, (int(part[-1]) + 1) * how.top)
-        found = {"boxes": box, "confidence": own, "ratio": ratio, "ahead": ahead, "wanted": wanted}
-        for name, value in found.items():
-            pool[name][place] = value.flatten(0, 1).cpu()
-    return _choose(pool, how.guard, count, label)
+            ratio = box_ratios(attention(maps, (side, side)), box, settings.cam_ratio, settings.epsilon)
+            box, key, ratio = _take(ratio, settings.top, box, key, ratio)
+        patches = cut(x.repeat_interleave(kept, 0), box.flatten(0, 1), side // settings.factor)
+        sureness, ahead = _sureness(net, normalised(patches, mean, std), label, side)
+        sureness, ahead = sureness.view(-1, kept), ahead.view(-1, kept)
+        wanted = {"lowest": -sureness, "highest": sureness, "random": key}[settings.confidence]
+        if not settings.cam_ratio:
+            box, sureness, ahead, ratio, wanted = _take(wanted, settings.top, box, sureness, ahead, ratio, wanted)
+        block = slice(int(part[0]) * settings.top, (int(part[-1]) + 1) * settings.top)
+        patches_of_class = {"boxes": box, "confidence": sureness, "ratio": ratio, "ahead": ahead, "wanted": wanted}
+        for name, value in patches_of_class.items():
+            pool[name][block] = value.flatten(0, 1).cpu()
+    return _choose(pool, settings.guard, count, label)
 
 
 def _take(rank: Tensor, top: int, *values: Tensor) -> list[Tensor]:
@@ -170,7 +170,14 @@ def discovery_units(images: int, classes: int, side: int) -> list[tuple[str, ran
 
 
 def discover(
-    run: Run, source: Source, net: nn.Module, rows: Tensor, how: Search, count: int, seed: int, settings: dict[str, Any]
+    run: Run,
+    source: Source,
+    net: nn.Module,
+    rows: Tensor,
+    search_settings: Search,
+    count: int,
+    seed: int,
+    settings: dict[str, Any],
 ) -> dict[str, Tensor]:
     """What `search` finds in every class, `[C, count, ...]` by name; units of classes are stages of the run.
 
@@ -179,7 +186,7 @@ def discover(
         source: the real images.
         net: the teacher, on the device.
         rows: those that are looked at, `[C, images]`, class by class.
-        how, count, seed: as for `search`.
+        search_settings, count, seed: as for `search`.
         settings: what the result depends on, but for the classes of a unit.
 
     Raises:
@@ -187,16 +194,16 @@ def discover(
     """
     mean, std = scale(source, run.device)
 
-    def work(own: range) -> dict[str, Tensor]:
-        found = [
-            search(net, source.images, rows[label], label, how, count, seed, mean=mean, std=std)
-            for label in tqdm(own, desc="discover", unit="class", leave=False, disable=None)
+    def work(labels: range) -> dict[str, Tensor]:
+        parts = [
+            search(net, source.images, rows[label], label, search_settings, count, seed, mean=mean, std=std)
+            for label in tqdm(labels, desc="discover", unit="class", leave=False, disable=None)
         ]
-        return {name: torch.stack([one[name] for one in found]) for name in found[0]}
+        return {name: torch.stack([one[name] for one in parts]) for name in parts[0]}
 
     todo = [
-        (stage, partial(work, own), {**settings, "classes": [own.start, own.stop]})
-        for stage, own in discovery_units(rows.shape[1], len(rows), source.images.shape[2])
+        (stage, partial(work, label_range), {**settings, "classes": [label_range.start, label_range.stop]})
+        for stage, label_range in discovery_units(rows.shape[1], len(rows), source.images.shape[2])
     ]
     parts = run.stages(todo)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -54,16 +54,16 @@ class Masking:
             raise UsageError("a mask needs 1 or more cells a side, and no negative steps between its updates")
 
 
-def masks(net: nn.Module, images: Tensor, classes: Tensor, how: Masking) -> Tensor:
+def masks(net: nn.Module, images: Tensor, classes: Tensor, settings: Masking) -> Tensor:
     """M `[B, 1, H, W]` of normalised images `[B, channels, H, W]` for their classes `[B]`."""
     size = (images.shape[2], images.shape[3])
-    if how.part == "all":
+    if settings.part == "all":
         critical = torch.zeros(len(images), *size, device=images.device)
     else:
-        critical = attention(cam(net, images, classes), size, how.cells)
-        critical = 1 - critical if how.part == "inverted" else critical
-    room = how.epsilon - critical
-    return ((room > 0).to(images.dtype) if how.binary else room.clamp(min=0))[:, None]
+        critical = attention(cam(net, images, classes), size, settings.cells)
+        critical = 1 - critical if settings.part == "inverted" else critical
+    room = settings.epsilon - critical
+    return ((room > 0).to(images.dtype) if settings.binary else room.clamp(min=0))[:, None]
 
 
 @torch.no_grad()
@@ -74,15 +74,15 @@ def checks(net: nn.Module, sets: Tensor, target: Tensor, first_bn: float) -> Ten
     """
     output, gap = answers(net, sets, first_bn)
     sure = F.softmax(output, dim=1).unflatten(0, sets.shape[:2])
-    own = sure.gather(2, target.expand(len(sets), -1)[:, :, None]).squeeze(2)
-    return torch.stack([(sure.argmax(2) == target).float().mean(1), own.mean(1), gap], dim=1)
+    target_sureness = sure.gather(2, target.expand(len(sets), -1)[:, :, None]).squeeze(2)
+    return torch.stack([(sure.argmax(2) == target).float().mean(1), target_sureness.mean(1), gap], dim=1)
 
 
 def refine(
     net: nn.Module,
     start: Tensor,
     target: Tensor,
-    how: Inversion,
+    settings: Inversion,
     masking: Masking,
     words: Sequence[Sequence[object]],
     *,
@@ -96,7 +96,7 @@ def refine(
         net: the teacher, frozen, in eval mode.
         start: sets u8 of images that share BatchNorm statistics.
         target: classes `[B]` of the images of a set.
-        how: steps, rate, weights and augmentation.
+        settings: steps, rate, weights and augmentation.
         masking: which pixels change.
         words: names of the sets, (seed, ...), for their draws.
         mean, std: of the net's images, `[channels, 1, 1]`, on its device.
@@ -120,10 +120,10 @@ def refine(
             kept = again(x)
         return kept
 
-    view = draws(how, words, size=size, device=x.device)
+    view = draws(settings, words, size=size, device=x.device)
     bounds = ((0 - mean) / std, (1 - mean) / std)
-    done = optimise(net, x, lambda x: x, target, how, view, precision=precision, bounds=bounds, mask=mask)
+    done = optimise(net, x, lambda x: x, target, settings, view, precision=precision, bounds=bounds, mask=mask)
     images = ((done * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     after = normalised(images.flatten(0, 1), mean, std).unflatten(0, (sets, -1))
-    judged = [checks(net, batch, target, how.first_bn) for batch in (x, after)]
+    judged = [checks(net, batch, target, settings.first_bn) for batch in (x, after)]
     return {"images": images, "checks": torch.stack(judged)}

@@ -31,13 +31,13 @@ def select(source: Source, per_class: int, generator: torch.Generator, option: s
     """
     rows = []
     for label, name in enumerate(source.classes):
-        own = (source.labels == label).nonzero().flatten()
-        if per_class > len(own):
+        members = (source.labels == label).nonzero().flatten()
+        if per_class > len(members):
             raise UsageError(
-                f"{per_class} images per class asked for, but class {name!r} of {source.name!r} has {len(own)}; "
+                f"{per_class} images per class asked for, but class {name!r} of {source.name!r} has {len(members)}; "
                 f"lower {option}"
             )
-        rows.append(own[torch.randperm(len(own), generator=generator)[:per_class]])
+        rows.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
     return torch.cat(rows)
 
 
@@ -50,3 +50,12 @@ def scale(source: Source, device: torch.device) -> tuple[Tensor, Tensor]:
 def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Images u8 `[N, C, H, W]` as nets take them; mean and std `[C, 1, 1]`."""
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def require_images(source: Source, needed: int, reason: str, option: str = "--ipc") -> None:
+    """UsageError "REASON, but class C of S has K images; lower OPTION" unless every class has as many as needed."""
+    counts = torch.bincount(source.labels, minlength=len(source.classes))
+    least = int(counts.argmin())
+    if int(counts[least]) < needed:
+        cause = f"class {source.classes[least]!r} of {source.name!r} has {int(counts[least])} images"
+        raise UsageError(f"{reason}, but {cause}; lower {option}")

@@ -93,11 +93,11 @@ class Labelling:
         """The stages of a plan and the bytes of the labels, for so many images of `side` pixels and one teacher."""
         if self.word in _OF_VIEWS:
             passes = items * (2 if self.spec.get("reading") == "view" else 1)
-            found = [
+            steps = [
                 Step(stage=stage, images=passes * len(part), rate=rate)
                 for stage, part in self.units(items, side, epochs)
             ]
-            return found, stored_bytes(self.spec, items=items, classes=classes, epochs=epochs)
+            return steps, stored_bytes(self.spec, items=items, classes=classes, epochs=epochs)
         if self.word == "static":
             return [Step(stage="labels", images=items, rate=rate)], 2 * items * classes
         return [], 0
@@ -109,8 +109,8 @@ def label(
     images: Tensor,
     classes: Tensor,
     nets: Sequence[nn.Module],
-    facts: Sequence[dict[str, Any]],
-    how: Labelling,
+    records: Sequence[dict[str, Any]],
+    scheme: Labelling,
     plan: Protocol,
     settings: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -120,13 +120,13 @@ def label(
         run: has the stages.
         source: the real images, whose mean and standard deviation the nets know.
         images, classes: the images and their classes `[N]`.
-        nets, facts: what `recipes.run.teachers.teachers` returned.
-        how: which labels.
+        nets, records: what `recipes.run.teachers.teachers` returned.
+        scheme: which labels.
         plan: the protocol whose views are labelled.
         settings: what the images and the nets depend on.
     """
-    spec = how.spec
-    if how.word in _OF_VIEWS:
+    spec = scheme.spec
+    if scheme.word in _OF_VIEWS:
         data = real_data(replace(source, images=images, labels=classes), plan).to(run.device)
         # The students' loss changes nothing of what is stored.
         asked = {key: value for key, value in spec.items() if key not in ("weight", "distance", "loss")}
@@ -137,16 +137,16 @@ def label(
                 partial(relabel, data, nets, spec, epochs=part, precision=run.precision),
                 {**shared, "epochs": [part.start, part.stop]},
             )
-            for stage, part in how.units(len(images), images.shape[2], plan.epochs)
+            for stage, part in scheme.units(len(images), images.shape[2], plan.epochs)
         ]
         parts = run.stages(work)
         return spec, {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    if how.word == "static":
+    if scheme.word == "static":
         decoder = Identity(images, [(0, 1)] * images.shape[1]).to(run.device)
         work_of = partial(static_logits, nets, decoder, *scale(source, run.device))
         return spec, {"labels.logits": run.stage("labels", lambda: {"logits": work_of()}, settings)["logits"]}
-    if how.word == "teacher":
-        spec["teachers"] = publish(run, source, nets, facts)
+    if scheme.word == "teacher":
+        spec["teachers"] = publish(run, source, nets, records)
     return spec, {}
 
 
@@ -159,8 +159,8 @@ def static_logits(nets: Sequence[nn.Module], decoder: Decoder, mean: Tensor, std
         decoder: the finished items, on the nets' device.
         mean, std: of the nets' images, `[channels, 1, 1]`.
     """
-    found = []
+    logits = []
     for part in torch.arange(len(decoder), device=mean.device).split(500):
         x = ((decoder(part) - mean) / std).contiguous(memory_format=torch.channels_last)
-        found.append(torch.stack([net(x) for net in nets]).mean(0))
-    return torch.cat(found).half()
+        logits.append(torch.stack([net(x) for net in nets]).mean(0))
+    return torch.cat(logits).half()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddhub.cards.citations import EDF as EDF
-from ddhub.cards.citations import MTT as MTT
+from ddhub.cards.citations import bibtex
 
 # (data set, ipc, labels) -> student -> (accuracy, sd or None), in percent
 Paper = dict[tuple[str, int, str], dict[str, tuple[float, float | None]]]
 
+MTT = bibtex("cazenavette2022distillation")
+EDF = bibtex("wang2025edf")
 NRR_DD = """@inproceedings{tran2025nrrdd,
   title = {Enhancing Dataset Distillation via Non-Critical Region Refinement},
   author = {Tran, Minh-Tuan and Le, Trung and Le, Xuan-May and Do, Thanh-Toan and Phung, Dinh},
@@ -129,14 +130,14 @@ _DATM = """
 
 def _columns(text: str, models: dict[str, str]) -> list[Paper]:
     """The tables of a text's columns, students by data set, labels soft but for the first column's."""
-    found: list[Paper] = [{} for _ in text.split("\n")[1].split()[2::2]]
+    columns: list[Paper] = [{} for _ in text.split("\n")[1].split()[2::2]]
     for line in text.split("\n")[1:-1]:
         dataset, ipc, *words = line.split()
-        for column, mean, sd in zip(range(len(found)), words[::2], words[1::2], strict=True):
+        for column, mean, sd in zip(range(len(columns)), words[::2], words[1::2], strict=True):
             if mean != "-":
                 key = (dataset, int(ipc), "soft" if column else "hard")
-                found[column][key] = {models.get(dataset, "convnet5"): (float(mean), float(sd))}
-    return found
+                columns[column][key] = {models.get(dataset, "convnet5"): (float(mean), float(sd))}
+    return columns
 
 
 _MODELS = {"cifar10": "convnet3", "cifar100": "convnet3", "tiny-imagenet": "convnet4"}

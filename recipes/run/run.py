@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -25,6 +24,7 @@ from ddhub.sources import source as sources
 from ddhub.sources.source import Source
 from ddhub.training import ranks
 from ddhub.training.devices import describe, resolve_device, resolve_precision, versions
+from recipes.run.presets import Presets
 from recipes.run.stages import Unit, make_folder, results
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Run:
         if not is_name(out.name):
             raise UsageError(f"{out.name!r} cannot name an artifact; use lower-case letters, digits, '.', '_' and '-'")
         if out.exists() and not (out / "manifest.json").exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"{out} exists and is no artifact; choose another OUT")
+            raise UsageError(f"{out} exists and is not an artifact; choose another OUT")
         self.recipe, self.cfg, self.out, self.preset, self.root, self.until = (
             recipe,
             cfg,
@@ -82,7 +82,7 @@ class Run:
         self.precision = resolve_precision(precision, self.device)
         self.work = work or out.with_name(out.name + ".work")
         self.seconds: dict[str, float] = {}
-        self.peak_bytes = 0
+        self.computed: dict[str, dict[str, Any]] = {}  # device, precision, versions and peak bytes of every stage
         self.train_source: Source | None = None
 
     @contextmanager
@@ -106,15 +106,15 @@ class Run:
 
     def source(self, name: str, split: str, size: int | None = None) -> Source:
         """Real data by name from the run's data root; the training split is the manifest's `source`."""
-        found = sources.open_source(name, split, root=self.root, size=size)
+        opened = sources.open_source(name, split, root=self.root, size=size)
         if split == "train":
-            self.train_source = found
-        return found
+            self.train_source = opened
+        return opened
 
     def path(self, stage: str, settings: Mapping[str, Any]) -> Path:
-        """Where a stage's result lies: named by the stage, its settings, the data, and how it was computed."""
+        """Where a stage's result lies: named by the stage, its settings and the data, wherever it was computed."""
         data = self.train_source.fingerprint if self.train_source else ""
-        key = _hash([stage, dict(settings), data, self.device.type, self.precision])
+        key = _hash([stage, dict(settings), data])
         return self.work / f"{stage}-{key}.safetensors"
 
     def stage(
@@ -147,23 +147,23 @@ class Run:
         todo = []
         for name, fn, settings in units[:last]:
             todo.append(Unit(name, self.path(name, asdict(self.cfg) if settings is None else settings), fn))
-        found = results(todo, self.device)
-        for unit, (_, facts) in zip(todo, found, strict=True):
-            self.seconds[unit.name] = float(facts["seconds"])
-            self.peak_bytes = max(self.peak_bytes, int(facts["peak_bytes"]))
+        machine = {"device": describe(self.device), "precision": self.precision, "versions": versions()}
+        done = results(todo, self.device, machine)
+        for unit, (_, record) in zip(todo, done, strict=True):
+            self.seconds[unit.name] = float(record["seconds"])
+            rest = {key: value for key, value in record.items() if key != "seconds"}
+            self.computed[unit.name] = {**rest, "peak_bytes": int(record["peak_bytes"])}
         if self.until in names:
             raise Finished(self.until)
-        return [tensors for tensors, _ in found]
+        return [tensors for tensors, _ in done]
 
     def scaled(self) -> list[str]:
-        """How the configuration differs from the full-scale preset, one line a field.
-
-        That preset is `NAME` for `NAME-cpu` and for `NAME-cpu-ANYTHING`, and so it is for `dev` and `report`.
-        """
-        full = re.sub(r"-(cpu|dev|report)(-.*)?$", "", self.preset or "")
-        reference = self.recipe.PRESETS.get(full)
-        if reference is None:
+        """How the configuration differs from the row that its preset is a smaller tier of, one line a field."""
+        presets = self.recipe.PRESETS
+        full = presets.full(self.preset or "") if isinstance(presets, Presets) else ""
+        if not full:
             return []
+        reference = presets[full]
         return [
             f"{item.name} is {_words(getattr(self.cfg, item.name))}; preset {full} has "
             f"{_words(getattr(reference, item.name))}."
@@ -230,8 +230,8 @@ class Run:
                     "versions": versions(),
                     "ranks": ranks.world(),  # side by side: the seconds are a sum over them
                     "seconds": round(sum(self.seconds.values()), 1),
-                    "stages": self.seconds,
-                    "peak_bytes": self.peak_bytes,
+                    "stages": {name: {"seconds": x, **self.computed[name]} for name, x in self.seconds.items()},
+                    "peak_bytes": max((x["peak_bytes"] for x in self.computed.values()), default=0),
                     **({"measured": dict(measured)} if measured else {}),
                 },
             },

@@ -14,7 +14,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -42,32 +42,37 @@ class Result(NamedTuple):
     """What a unit came to: CPU tensors, and the facts of their computation."""
 
     tensors: dict[str, Tensor]
-    facts: dict[str, str]
+    record: dict[str, str]
 
 
-def results(units: Sequence[Unit], device: torch.device) -> list[Result]:
+def results(units: Sequence[Unit], device: torch.device, machine: Mapping[str, str]) -> list[Result]:
     """The results of the units, in order, on every rank: out of their files, or computed by the ranks they belong to.
+
+    Args:
+        units: the computations.
+        device: where they compute.
+        machine: device, precision and versions of this process, which become facts of what it computes.
 
     Raises:
         TrainingError: another rank is gone.
     """
     if ranks.world() == 1:
-        return [_result(unit, device) for unit in units]
+        return [_result(unit, device, machine) for unit in units]
     have = ranks.gather_all({unit.path.name for unit in units if unit.path.exists()})
     owners = assign([unit.path.name for unit in units], have)
-    mine = {unit.path.name: _result(unit, device) for unit in units if owners[unit.path.name] == ranks.rank()}
-    facts: dict[str, dict[str, str]] = {}
-    for part in ranks.gather_all({name: result.facts for name, result in mine.items()}):
-        facts |= part
+    mine = {unit.path.name: _result(unit, device, machine) for unit in units if owners[unit.path.name] == ranks.rank()}
+    records: dict[str, dict[str, str]] = {}
+    for part in ranks.gather_all({name: result.record for name, result in mine.items()}):
+        records |= part
     wire = ranks.wire(device)
-    found = []
+    gathered = []
     for unit in units:
         key, owner = unit.path.name, owners[unit.path.name]
         tensors = ranks.broadcast(mine[key].tensors if key in mine else None, owner, wire)
         if key not in mine and ranks.rank() == 0:
-            log.info("stage %s: %s s, by rank %d", unit.name, facts[key]["seconds"], owner)
-        found.append(Result(tensors, facts[key]))
-    return found
+            log.info("stage %s: %s s, by rank %d", unit.name, records[key]["seconds"], owner)
+        gathered.append(Result(tensors, records[key]))
+    return gathered
 
 
 def assign(names: Sequence[str], have: Sequence[set[str]]) -> dict[str, int]:
@@ -92,7 +97,7 @@ def make_folder(work: Path) -> None:
         raise UsageError(f"{work} cannot be made ({error.strerror}); choose another OUT or --work") from None
 
 
-def _result(unit: Unit, device: torch.device) -> Result:
+def _result(unit: Unit, device: torch.device, machine: Mapping[str, str]) -> Result:
     """Read the unit's file; without one, compute the unit and save it whole."""
     if unit.path.exists():
         log.info("stage %s: found in %s", unit.name, unit.path.name)
@@ -104,12 +109,12 @@ def _result(unit: Unit, device: torch.device) -> Result:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     tensors = {key: value.detach().cpu().contiguous() for key, value in unit.fn().items()}
-    facts = {"seconds": f"{time.perf_counter() - begin:.1f}", "peak_bytes": str(_peak(device))}
+    record = {"seconds": f"{time.perf_counter() - begin:.1f}", "peak_bytes": str(_peak(device)), **machine}
     part = unit.path.with_name(f"{unit.path.name}.{ranks.rank()}-{os.getpid()}.part")
-    save_file(tensors, part, metadata=facts)
+    save_file(tensors, part, metadata=record)
     os.replace(part, unit.path)
-    log.info("stage %s: %s s", unit.name, facts["seconds"])
-    return Result(tensors, facts)
+    log.info("stage %s: %s s", unit.name, record["seconds"])
+    return Result(tensors, record)
 
 
 def _peak(device: torch.device) -> int:

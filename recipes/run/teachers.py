@@ -76,21 +76,21 @@ def teachers(
         plan = named.protocol(protocol, epochs=epochs)
         settings = [{"model": name, "seed": seed, "protocol": plan.to_json()} for name in names]
         works = [partial(_train, run, source, plan, name, seed, s) for name, s in zip(names, settings, strict=True)]
-        facts = [{"model": name, "epochs": epochs, "protocol": plan.name, "seed": seed} for name in names]
+        records = [{"model": name, "epochs": epochs, "protocol": plan.name, "seed": seed} for name in names]
     else:
         weights = [_weights(name, source, len(source.classes)) for name in names]
         settings = [{"weights": cfg.hf_hub_id} for cfg in weights]
         works = [partial(_fetch, run, source, cfg) for cfg in weights]
-        facts = [
+        records = [
             {"model": f"timm:{cfg.architecture}.{cfg.tag}", "epochs": 0, "protocol": PRETRAINED, "seed": seed}
             for cfg in weights
         ]
     stages = [(f"teacher-{name}", fn, s) for name, fn, s in zip(names, works, settings, strict=True)]
-    for net, fact, state in zip(nets, facts, run.stages(stages), strict=True):
+    for net, fact, state in zip(nets, records, run.stages(stages), strict=True):
         fact["accuracy"] = float(state["test_accuracy"])
         net.load_state_dict({key: value for key, value in state.items() if key != "test_accuracy"})
         net.to(run.device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
-    return nets, facts
+    return nets, records
 
 
 def of_imagenet(run: Run, source: Source, name: str) -> nn.Module:
@@ -177,7 +177,7 @@ def _download(source: Source, cfg: Any) -> nn.Module:
 
 
 def publish(
-    run: Run, source: Source, nets: Sequence[nn.Module], facts: Sequence[dict[str, Any]]
+    run: Run, source: Source, nets: Sequence[nn.Module], records: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Write each teacher as a folder beside the artifact: `[{name, digest}]` for labels of kind `teacher`.
 
@@ -186,13 +186,13 @@ def publish(
     Args:
         run: the folders lie beside its OUT.
         source: the training images.
-        nets, facts: what `teachers` returned for `source`.
+        nets, records: what `teachers` returned for `source`.
 
     Raises:
         UsageError: a folder of that name that holds another teacher or anything else.
     """
-    test, shape, found = _test(run, source), source.images.shape, []
-    for net, fact in zip(nets, facts, strict=True) if ranks.rank() == 0 else ():
+    test, shape, published = _test(run, source), source.images.shape, []
+    for net, fact in zip(nets, records, strict=True) if ranks.rank() == 0 else ():
         pretrained = _weights(fact["model"], source, len(source.classes)) if fact["epochs"] == 0 else None
         plan = named.protocol(fact["protocol"].partition("+")[0], epochs=fact["epochs"]) if not pretrained else None
         name = _name(source, fact)
@@ -225,11 +225,11 @@ def publish(
                 "seconds": run.seconds.get(f"teacher-{fact['model']}", 0.0),
             },
         )  # fmt: skip
-        found.append({"name": name, "digest": digest})
-    return ranks.gather_all(found)[0]
+        published.append({"name": name, "digest": digest})
+    return ranks.gather_all(published)[0]
 
 
 def _name(source: Source, fact: dict[str, Any]) -> str:
     """The name of a published teacher, such as `cifar10-resnet18-w16-e4-s0`."""
-    how = f"e{fact['epochs']}-s{fact['seed']}" if fact["epochs"] else PRETRAINED
-    return re.sub(r"[^a-z0-9._]+", "-", f"{source.name}-{fact['model']}-{how}".lower())[:96]
+    training = f"e{fact['epochs']}-s{fact['seed']}" if fact["epochs"] else PRETRAINED
+    return re.sub(r"[^a-z0-9._]+", "-", f"{source.name}-{fact['model']}-{training}".lower())[:96]

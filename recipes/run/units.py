@@ -30,7 +30,7 @@ def batches(ipc: int, classes: int, most: int, area: int) -> list[tuple[range, r
     parts = math.ceil(classes / most)
     edges = [part * classes // parts for part in range(parts + 1)]
     labels = [range(first, stop) for first, stop in pairwise(edges)]
-    return [(own, sets) for own in labels for sets in units(ipc, len(own) * area)]
+    return [(label_range, sets) for label_range in labels for sets in units(ipc, len(label_range) * area)]
 
 
 def numbered(stage: str, count: int) -> list[str]:

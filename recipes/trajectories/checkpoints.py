@@ -41,9 +41,9 @@ class Checkpoints:
         facts: what it holds is a function of these.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], facts: dict[str, Any]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], record: dict[str, Any]) -> None:
         self.path, self.shape = path, shape
-        self.facts = json.loads(json.dumps({**facts, "shape": shape}))
+        self.record = json.loads(json.dumps({**record, "shape": shape}))
         self._json, self._epochs = path.with_suffix(".json"), path.with_suffix(".epochs")
 
     def prepare(self) -> None:
@@ -72,7 +72,7 @@ class Checkpoints:
         with _writing(self.path):
             np.lib.format.open_memmap(self.path, "w+", np.float32, self.shape).flush()
             np.zeros((experts, 2), np.int64).tofile(self._epochs)
-            replace_file(self._json, json.dumps(self.facts).encode())  # last: from now on the file counts
+            replace_file(self._json, json.dumps(self.record).encode())  # last: from now on the file counts
 
     def complete(self) -> bool:
         """Whether all checkpoints are there. Raises ArtifactError."""
@@ -118,8 +118,8 @@ class Checkpoints:
         """Say that all checkpoints are there. Raises UsageError."""
         with _writing(self._json):
             seconds = sum(took for _, took in self._counted()) / 1000
-            facts = {**self.facts, "sha256": list(digests), "seconds": round(seconds, 1)}
-            replace_file(self._json, json.dumps(facts).encode())
+            record = {**self.record, "sha256": list(digests), "seconds": round(seconds, 1)}
+            replace_file(self._json, json.dumps(record).encode())
             self._epochs.unlink()
 
     def opened(self) -> Tensor:
@@ -128,34 +128,34 @@ class Checkpoints:
         Raises:
             ArtifactError: a file that is missing, unfinished, cut short, of something else, or not as it was made.
         """
-        facts, found = self._read(), self._map()
-        if "sha256" not in facts:
+        record, table = self._read(), self._map()
+        if "sha256" not in record:
             whole = sum(count == self.shape[1] for count in self.epochs())
             raise ArtifactError(
                 f"{self.path} is not finished, {whole} of {self.shape[0]} experts are; the same command goes on with it"
             )
-        for expert, digest in enumerate(facts["sha256"]):
+        for expert, digest in enumerate(record["sha256"]):
             if self.digest(expert) != digest:
                 raise self._broken(f"is not as it was made: expert {expert} has changed")
-        return torch.from_numpy(found)
+        return torch.from_numpy(table)
 
     def _counted(self) -> list[tuple[int, int]]:
         """Of each expert how many checkpoints are there, and the milliseconds that they took. Raises ArtifactError."""
         try:
-            found = np.fromfile(self._epochs, np.int64)
+            saved = np.fromfile(self._epochs, np.int64)
         except OSError as error:
             raise self._broken(f"lacks {self._epochs.name} ({error.strerror})") from None
-        counts, taken = found[::2].tolist(), found[1::2].tolist()
-        if len(found) != 2 * self.shape[0] or not all(0 <= count <= self.shape[1] for count in counts):
+        counts, taken = saved[::2].tolist(), saved[1::2].tolist()
+        if len(saved) != 2 * self.shape[0] or not all(0 <= count <= self.shape[1] for count in counts):
             raise self._broken(f"has a damaged {self._epochs.name}")
         return list(zip(counts, taken, strict=True))
 
     def _read(self) -> dict[str, Any]:
         """What NAME.json says, which must be of the same facts. Raises ArtifactError."""
         try:
-            found = json.loads(self._json.read_bytes())
-            other = [key for key, value in self.facts.items() if found[key] != value]
-            if "sha256" in found and list(map(type, found["sha256"])) != [str] * self.shape[0]:
+            record = json.loads(self._json.read_bytes())
+            other = [key for key, value in self.record.items() if record[key] != value]
+            if "sha256" in record and list(map(type, record["sha256"])) != [str] * self.shape[0]:
                 raise ValueError("sha256")
         except FileNotFoundError:
             raise ArtifactError(
@@ -164,24 +164,26 @@ class Checkpoints:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._broken(f"has a damaged {self._json.name} ({first_line(error)})") from None
         if other:
-            raise self._broken(f"is of other trajectories ({other[0]}: {found[other[0]]}, not {self.facts[other[0]]})")
-        return found
+            raise self._broken(
+                f"is of other trajectories ({other[0]}: {record[other[0]]}, not {self.record[other[0]]})"
+            )
+        return record
 
     def _map(self) -> np.memmap[Any, np.dtype[np.float32]]:
         """The file, in memory as far as it is read. Raises ArtifactError."""
         try:
-            found = np.load(self.path, mmap_mode="c")
+            table = np.load(self.path, mmap_mode="c")
         except FileNotFoundError:
             raise self._broken("is not there, but its description is") from None
         except (OSError, ValueError, EOFError) as error:
             raise self._broken(f"cannot be read ({first_line(error)})") from None
-        if found.shape != self.shape or found.dtype != np.float32 or not found.flags.c_contiguous:
-            raise self._broken(f"is a table of {found.dtype} {list(found.shape)}, not of float32 {list(self.shape)}")
-        return found
+        if table.shape != self.shape or table.dtype != np.float32 or not table.flags.c_contiguous:
+            raise self._broken(f"is a table of {table.dtype} {list(table.shape)}, not of float32 {list(self.shape)}")
+        return table
 
-    def _broken(self, what: str) -> ArtifactError:
+    def _broken(self, fault: str) -> ArtifactError:
         return ArtifactError(
-            f"{self.path} {what}; put the file back, or delete {self._json.name} to have it made again"
+            f"{self.path} {fault}; put the file back, or delete {self._json.name} to have it made again"
         )
 
 

@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddhub import models
 from ddhub.errors import UsageError
 from ddhub.measures.cam import grad_cam, smooth_grad_cam
 from ddhub.sources.known import KNOWN
 from ddhub.sources.source import Source
 from recipes.run.draws import generator
+from recipes.run.teachers import check_of_imagenet
 
 CAMS = ("grad-cam", "smooth-grad-cam++", "none")
 CAM_CLASSES = ("subset", "official")
@@ -70,7 +72,7 @@ def weights(activation: Tensor, beta: float, threshold: float = 0.0) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looking:
+class PixelWeights:
     """A net that says where pixels matter.
 
     Attributes:
@@ -80,22 +82,22 @@ class Looking:
     """
 
     net: nn.Module
-    how: Enhancing
+    settings: Enhancing
     numbers: Tensor | None = None
 
     def weights(self, images: Tensor, classes: Tensor, iteration: int) -> Tensor:
         """F `[n, 1, H, W]` of normalised images `[n, C, H, W]`, each for its class of `[n]`, before an iteration."""
         outputs = classes if self.numbers is None else self.numbers.to(classes.device)[classes]
-        draw, found = generator(self.how.seed, "cam", iteration), []
+        draw, parts = generator(self.settings.seed, "cam", iteration), []
         for x, y in zip(images.split(_TOGETHER), outputs.split(_TOGETHER), strict=True):
-            if self.how.cam == "grad-cam":
+            if self.settings.cam == "grad-cam":
                 maps = grad_cam(self.net, x, y)
             else:
                 noise = _SIGMA * torch.randn(_PASSES, *x.shape, generator=draw)
                 maps = smooth_grad_cam(self.net, x, y, noise.to(x))
             size = (x.shape[2], x.shape[3])
-            found.append(weights(activation(maps, size), self.how.beta, self.how.threshold))
-        return torch.cat(found)
+            parts.append(weights(activation(maps, size), self.settings.beta, self.settings.threshold))
+        return torch.cat(parts)
 
 
 def imagenet_numbers(source: Source) -> Tensor:
@@ -111,3 +113,16 @@ def imagenet_numbers(source: Source) -> Tensor:
             "--cam-net expert, or a net to train on the data, such as resnet18"
         )
     return torch.tensor(numbers)
+
+
+def check_net(name: str, source: Source) -> None:
+    """UsageError unless the net that maps are to be of fits the images and has a CAM."""
+    shape, outputs = source.images.shape, len(source.classes)
+    if name.startswith("timm:"):
+        outputs = 1000
+        imagenet_numbers(source)
+    with torch.random.fork_rng(devices=[]):
+        net = models.build(name, classes=outputs, size=shape[2], channels=shape[1]).eval()
+    if outputs == 1000:
+        check_of_imagenet(source, name)
+    grad_cam(net, torch.zeros(1, *shape[1:]), torch.zeros(1, dtype=torch.long))

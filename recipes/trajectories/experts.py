@@ -87,52 +87,52 @@ class Experts:
                 raise UsageError(f"{name} of the experts is {getattr(self, name)}; it must be a finite number above 0")
 
 
-def settings(how: Experts) -> dict[str, Any]:
+def settings(experts: Experts) -> dict[str, Any]:
     """What the trajectories depend on, beside the data: the key of their file."""
-    unused = {"together"} | (set() if how.optimizer == "gsam" else {"rho", "alpha", "adaptive"})
-    return {key: value for key, value in asdict(how).items() if key not in unused}
+    unused = {"together"} | (set() if experts.optimizer == "gsam" else {"rho", "alpha", "adaptive"})
+    return {key: value for key, value in asdict(experts).items() if key not in unused}
 
 
-def train(source: Source, how: Experts, flat: Flat, path: Path, device: torch.device) -> Path:
+def train(source: Source, rule: Experts, flat: Flat, path: Path, device: torch.device) -> Path:
     """Make the file of the trajectories at `path`, or what of it is missing; every rank calls it and does its share.
 
     Raises:
         UsageError: no room for the file, or no place to write it.
         ArtifactError: what is at `path` is damaged or of other experts.
-        TrainingError: parameters that are no numbers, or another rank that is gone.
+        TrainingError: parameters that are not numbers, or another rank that is gone.
     """
-    file = _file(path, how, flat, source)
+    file = _file(path, rule, flat, source)
     if ranks.rank() == 0:
         file.prepare()
     ranks.barrier()
     if file.complete():
         return path
-    groups = _groups(file.epochs(), how.epochs, how.together or _TOGETHER.get(device.type, 1))
-    data = real_data(source, batches(how)).to(device)
+    groups = _groups(file.epochs(), rule.epochs, rule.together or _TOGETHER.get(device.type, 1))
+    data = real_data(source, batches(rule)).to(device)
     ranks.barrier()  # after every rank has seen how far the experts are
     for experts in ranks.share(groups):
-        _trajectories(data, experts, how, flat, file)
+        _trajectories(data, experts, rule, flat, file)
     ranks.barrier()
-    digests = ranks.gather([file.digest(k) for k in ranks.share(range(how.count))])
+    digests = ranks.gather([file.digest(k) for k in ranks.share(range(rule.count))])
     if ranks.rank() == 0:
         file.finish(digests)
     ranks.barrier()
     return path
 
 
-def opened(path: Path, how: Experts, flat: Flat, source: Source) -> Tensor:
+def opened(path: Path, experts: Experts, flat: Flat, source: Source) -> Tensor:
     """The trajectories, float32 `[experts, epochs + 1, P]` on the CPU: a memory map of the file, read once to the end.
 
     Raises:
         ArtifactError: a file that is missing, unfinished, cut short, of other experts or data, or not as it was made.
     """
-    return _file(path, how, flat, source).opened()
+    return _file(path, experts, flat, source).opened()
 
 
-def batches(how: Experts) -> Protocol:
+def batches(experts: Experts) -> Protocol:
     """How batches of real images are made."""
     return Protocol(
-        epochs=how.epochs, batch_size=how.batch, optimizer="sgd", lr=how.lr, weight_decay=0.0, momentum=0.0,
+        epochs=experts.epochs, batch_size=experts.batch, optimizer="sgd", lr=experts.lr, weight_decay=0.0, momentum=0.0,
         augment=Augment(dsa="_".join(DSA_OPS)),
     )  # fmt: skip
 
@@ -149,35 +149,35 @@ def gradients(flat: Flat, w: Tensor, x: Tensor, labels: Tensor) -> Tensor:
     return torch.autograd.grad(loss(leaf, x[0], labels[0]), leaf)[0][None]
 
 
-def direction(gradient: Callable[[Tensor], Tensor], w: Tensor, how: Experts) -> Tensor:
+def direction(gradient: Callable[[Tensor], Tensor], w: Tensor, rule: Experts) -> Tensor:
     """What a step of experts w [k, P] goes against, [k, P]; `gradient` is that of a batch at other parameters."""
     g = gradient(w)
-    if how.optimizer == "sgd":
+    if rule.optimizer == "sgd":
         return g
-    scale = w.abs() if how.adaptive else torch.ones_like(w)
-    h = gradient(w + how.rho * scale.square() * g / (_norm(scale * g) + _TINY))
+    scale = w.abs() if rule.adaptive else torch.ones_like(w)
+    h = gradient(w + rule.rho * scale.square() * g / (_norm(scale * g) + _TINY))
     cosine = (g * h).sum(-1, keepdim=True) / (_norm(g) * _norm(h) + _TINY)
     across = g - cosine * _norm(g) * h / (_norm(h) + _TINY)
-    return h - how.alpha * across
+    return h - rule.alpha * across
 
 
-def epoch(data: DistilledData, experts: Sequence[int], w: Tensor, number: int, how: Experts, flat: Flat) -> Tensor:
+def epoch(data: DistilledData, experts: Sequence[int], w: Tensor, number: int, rule: Experts, flat: Flat) -> Tensor:
     """The parameters [k, P] of some experts after an epoch, from those before it."""
     steps = data.steps_per_epoch
 
     def of(expert: int) -> Iterator[tuple[Tensor, Tensor]]:
-        seed = generator(how.seed, "batches", expert).initial_seed()
+        seed = generator(rule.seed, "batches", expert).initial_seed()
         return data.batches(seed, epochs=number + 1, start=number * steps)
 
     for parts in zip(*map(of, experts), strict=True):
         x, labels = (torch.stack(part) for part in zip(*parts, strict=True))
-        w = w - how.lr * direction(partial(gradients, flat, x=x, labels=labels), w, how)
+        w = w - rule.lr * direction(partial(gradients, flat, x=x, labels=labels), w, rule)
     return w
 
 
-def _file(path: Path, how: Experts, flat: Flat, source: Source) -> Checkpoints:
-    facts = {**settings(how), "data": source.fingerprint, "shapes": [list(shape) for shape in flat.shapes]}
-    return Checkpoints(path, (how.count, how.epochs + 1, flat.count), facts)
+def _file(path: Path, experts: Experts, flat: Flat, source: Source) -> Checkpoints:
+    record = {**settings(experts), "data": source.fingerprint, "shapes": [list(shape) for shape in flat.shapes]}
+    return Checkpoints(path, (experts.count, experts.epochs + 1, flat.count), record)
 
 
 def _groups(done: Sequence[int], epochs: int, together: int) -> list[list[int]]:
@@ -187,38 +187,38 @@ def _groups(done: Sequence[int], epochs: int, together: int) -> list[list[int]]:
     [[1], [2, 3], [4]]
     """
     todo = sorted((k for k, count in enumerate(done) if count <= epochs), key=lambda k: -done[k])
-    found = []
+    groups = []
     for _, group in groupby(todo, lambda k: done[k]):
         experts = list(group)
-        found += [experts[first : first + together] for first in range(0, len(experts), together)]
-    return found
+        groups += [experts[first : first + together] for first in range(0, len(experts), together)]
+    return groups
 
 
-def _trajectories(data: DistilledData, experts: Sequence[int], how: Experts, flat: Flat, file: Checkpoints) -> None:
+def _trajectories(data: DistilledData, experts: Sequence[int], rule: Experts, flat: Flat, file: Checkpoints) -> None:
     """Train some experts, all as far as each other, to the end.
 
     Raises:
-        TrainingError: parameters that are no numbers.
+        TrainingError: parameters that are not numbers.
     """
     done = file.epochs()[experts[0]]
     if done:
         w = torch.stack([file.read(k, done - 1) for k in experts]).to(data.device)
     else:
-        w = torch.stack([flat.initial(how.seed, "expert", k) for k in experts]).to(data.device)
+        w = torch.stack([flat.initial(rule.seed, "expert", k) for k in experts]).to(data.device)
         file.write(experts, 0, w)
-    for number in range(max(0, done - 1), how.epochs):
+    for number in range(max(0, done - 1), rule.epochs):
         begin = time.perf_counter()
         with seeded(data.device, 0):  # for its deterministic kernels
-            w = epoch(data, experts, w, number, how, flat)
+            w = epoch(data, experts, w, number, rule, flat)
         if not bool(w.isfinite().all()):
             raise TrainingError(
-                f"expert {experts[int(w.isfinite().all(1).int().argmin())]} is no number after epoch {number + 1} "
-                f"({how.optimizer}, lr {how.lr:g}); lower its lr, or its rho"
+                f"expert {experts[int(w.isfinite().all(1).int().argmin())]} is not a number after epoch {number + 1} "
+                f"({rule.optimizer}, lr {rule.lr:g}); lower its lr, or its rho"
             )
         seconds = time.perf_counter() - begin
         file.write(experts, number + 1, w, seconds)
         names = ", ".join(map(str, experts))
-        log.info("experts %s: epoch %d of %d, %.0f s", names, number + 1, how.epochs, seconds)
+        log.info("experts %s: epoch %d of %d, %.0f s", names, number + 1, rule.epochs, seconds)
 
 
 def _norm(values: Tensor) -> Tensor:

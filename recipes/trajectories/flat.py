@@ -43,7 +43,7 @@ class Flat:
 
     def __init__(self, name: str, classes: int, size: int, channels: int) -> None:
         if not re.fullmatch(r"convnet[3-6](-w[1-9][0-9]*)?", name):
-            raise UsageError(f"net {name!r} is no ConvNet with InstanceNorm; use convnet3, or convnet3-wN")
+            raise UsageError(f"net {name!r} is not a ConvNet with InstanceNorm; use convnet3, or convnet3-wN")
         self.name, self.classes, self.size, self.channels = name, classes, size, channels
         self._net = self._built(0)
         self.shapes = [parameter.shape for parameter in self._net.parameters()]

@@ -87,8 +87,8 @@ def correct(source: Source, experts: Sequence[Answers], ipc: int, seed: int) -> 
     """
     rows, logits = [], []
     for label, name in enumerate(source.classes):
-        own = (source.labels == label).nonzero().flatten()
-        left, needed = own[torch.randperm(len(own), generator=generator(seed, "start", label))], ipc
+        members = (source.labels == label).nonzero().flatten()
+        left, needed = members[torch.randperm(len(members), generator=generator(seed, "start", label))], ipc
         for ask in experts:
             missed = []
             for part in left.split(_TOGETHER):

@@ -37,17 +37,19 @@ def along(flat: Flat, theta: Tensor, v: Tensor, x: Tensor, y: Tensor) -> Tensor:
         v: a direction [P], a constant.
         x, y: normalised images [B, C, H, W], and the logits of their labels [B, K].
     """
-    own, parts = flat.parts(theta), flat.parts(v)
+    weights, parts = flat.parts(theta), flat.parts(v)
     dx: Tensor | None = None
     for block, padding in enumerate(flat.paddings):
-        (weight, _, scale, shift), (dweight, _, dscale, dshift) = (p[4 * block : 4 * block + 4] for p in (own, parts))
+        (weight, _, scale, shift), (dweight, _, dscale, dshift) = (
+            p[4 * block : 4 * block + 4] for p in (weights, parts)
+        )
         u, du = (F.conv2d(x, one, padding=padding) for one in (weight, dweight))
         if dx is not None:
             du = du + F.conv2d(dx, weight, padding=padding)
         x, dx = _Block.apply(u, du, scale, shift, dscale, dshift)
     assert dx is not None
     x, dx = x.flatten(1), dx.flatten(1)
-    logits, dlogits = F.linear(x, *own[-2:]), F.linear(x, *parts[-2:]) + F.linear(dx, own[-2])
+    logits, dlogits = F.linear(x, *weights[-2:]), F.linear(x, *parts[-2:]) + F.linear(dx, weights[-2])
     return ((logits.softmax(1) - y.softmax(1)) * dlogits).sum(1).mean()
 
 
@@ -90,8 +92,8 @@ def _mean(maps: Tensor) -> Tensor:
 
 def _where(values: Tensor, a: Tensor) -> Tensor:
     """The values where a is above 0, zeros elsewhere, in one pass."""
-    found: Tensor = torch.ops.aten.threshold_backward(values, a, 0)
-    return found
+    masked: Tensor = torch.ops.aten.threshold_backward(values, a, 0)
+    return masked
 
 
 def _unpooled(by: Tensor, like: Tensor) -> Tensor:

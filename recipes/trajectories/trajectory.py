@@ -27,7 +27,7 @@ from ddhub.errors import TrainingError
 from ddhub.training.devices import seeded
 from recipes.run.draws import generator
 from recipes.trajectories.adjoint import match
-from recipes.trajectories.dae import Looking
+from recipes.trajectories.dae import PixelWeights
 from recipes.trajectories.flat import Flat
 
 log = logging.getLogger(__name__)
@@ -99,21 +99,23 @@ class Draw(NamedTuple):
 
 def chunks(count: int, size: int, steps: int, draw: torch.Generator) -> list[Tensor]:
     """Numbers of the images of each inner step: pieces of at most `size` of permutations of `count`."""
-    found: list[Tensor] = []
-    while len(found) < steps:
-        found += reversed(torch.randperm(count, generator=draw).split(size))
-    return found[:steps]
+    pieces: list[Tensor] = []
+    while len(pieces) < steps:
+        pieces += reversed(torch.randperm(count, generator=draw).split(size))
+    return pieces[:steps]
 
 
-def drawn(iteration: int, count: int, experts: int, how: Outer) -> Draw:
+def drawn(iteration: int, count: int, experts: int, settings: Outer) -> Draw:
     """The draws of an iteration for `count` images."""
-    order = torch.randperm(experts, generator=generator(how.seed, "experts", iteration // experts))
-    draw = generator(how.seed, "iteration", iteration)
-    epoch = int(torch.randint(how.window.least, how.window.end(iteration), (), generator=draw))
-    rows = chunks(count, how.batch, how.steps, draw)
-    picks = torch.randint(max(1, len(how.ops)), (how.steps,), generator=draw).tolist()
-    u = torch.rand(how.steps, min(how.batch, count), COLUMNS, generator=draw)
-    return Draw(int(order[iteration % experts]), epoch, rows, [how.ops[k] for k in picks] if how.ops else [], u)
+    order = torch.randperm(experts, generator=generator(settings.seed, "experts", iteration // experts))
+    draw = generator(settings.seed, "iteration", iteration)
+    epoch = int(torch.randint(settings.window.least, settings.window.end(iteration), (), generator=draw))
+    rows = chunks(count, settings.batch, settings.steps, draw)
+    picks = torch.randint(max(1, len(settings.ops)), (settings.steps,), generator=draw).tolist()
+    u = torch.rand(settings.steps, min(settings.batch, count), COLUMNS, generator=draw)
+    return Draw(
+        int(order[iteration % experts]), epoch, rows, [settings.ops[k] for k in picks] if settings.ops else [], u
+    )
 
 
 def started(images: Tensor, labels: Tensor, step: float) -> State:
@@ -133,8 +135,8 @@ def advance(
     state: State,
     trajectories: Tensor,
     flat: Flat,
-    how: Outer,
-    look: Looking | None,
+    settings: Outer,
+    look: PixelWeights | None,
     device: torch.device,
 ) -> State:
     """The state after some iterations; arguments as of `outer_iteration`, and what says where pixels matter, if any.
@@ -145,30 +147,32 @@ def advance(
     state, losses = {key: value.to(device) for key, value in state.items()}, []
     with seeded(device, 0):  # for its deterministic kernels
         for iteration in iterations:
-            if look and look.how.due(iteration):
+            if look and look.settings.due(iteration):
                 weights = look.weights(state["images"], state["labels"].argmax(1), iteration)
                 state = {**state, "weights": weights}
-            state, loss = outer_iteration(iteration, state, trajectories, flat, how)
+            state, loss = outer_iteration(iteration, state, trajectories, flat, settings)
             losses.append(loss)
-    found = torch.stack(losses)
-    learned, least = int((found <= how.skip).sum()), found.nan_to_num(torch.inf).min()
+    values = torch.stack(losses)
+    learned, least = int((values <= settings.skip).sum()), values.nan_to_num(torch.inf).min()
     state |= {"learned": state["learned"] + learned, "least": torch.minimum(state["least"], least)}
     step, last = float(state["step"]), iterations.stop - 1
     log.info(
         "iterations %d to %d: mean loss %.4g, %d of %d learned from, step size %.4g",
-        iterations.start, last, found.nanmean(), learned, len(found), step,
+        iterations.start, last, values.nanmean(), learned, len(values), step,
     )  # fmt: skip
     if not all(bool(state[name].isfinite().all()) for name in LEARNED):
         raise TrainingError(f"an image or a label is not a number after iteration {last}; lower --lr-img or --lr-y")
     if step <= 0:
         raise TrainingError(f"the learned step size is {step:.3g} after iteration {last}; lower --lr-lr")
-    if bool(found.isnan().all()):
+    if bool(values.isnan().all()):
         cause = f"every loss of the iterations {iterations.start} to {last} is not a number"
         raise TrainingError(f"{cause}; lower --lr-teacher or --lr-lr")
     return state
 
 
-def outer_iteration(iteration: int, state: State, trajectories: Tensor, flat: Flat, how: Outer) -> tuple[State, Tensor]:
+def outer_iteration(
+    iteration: int, state: State, trajectories: Tensor, flat: Flat, settings: Outer
+) -> tuple[State, Tensor]:
     """The state after an iteration, and its loss `[]`.
 
     Args:
@@ -176,18 +180,18 @@ def outer_iteration(iteration: int, state: State, trajectories: Tensor, flat: Fl
         state: before it, on the device.
         trajectories: of the experts, `[experts, epochs + 1, P]`; two rows are read.
         flat: the net.
-        how: the settings.
+        settings: the settings.
     """
     images, labels = state["images"], state["labels"]
-    draw = drawn(iteration, len(images), len(trajectories), how)
+    draw = drawn(iteration, len(images), len(trajectories), settings)
     path = trajectories[draw.expert]
-    start, target = (path[epoch].to(images) for epoch in (draw.epoch, draw.epoch + how.span))
+    start, target = (path[epoch].to(images) for epoch in (draw.epoch, draw.epoch + settings.span))
     sizes, u = [len(one) for one in draw.rows], draw.u.to(images.device)
     rows = torch.cat(draw.rows).to(images.device).split(sizes)
     pixels, logits = torch.zeros_like(images), torch.zeros_like(labels)
 
     def seen(x: Tensor, k: int) -> Tensor:
-        return dsa(x, u[k, : len(x)], draw.ops[k : k + 1], crop=how.crop)  # one operation: the device is not asked
+        return dsa(x, u[k, : len(x)], draw.ops[k : k + 1], crop=settings.crop)  # one operation: the device is not asked
 
     def shown(k: int) -> tuple[Tensor, Tensor]:
         return seen(images[rows[k]], k), labels[rows[k]]
@@ -199,17 +203,26 @@ def outer_iteration(iteration: int, state: State, trajectories: Tensor, flat: Fl
         pixels.index_add_(0, rows[k], back)
         logits.index_add_(0, rows[k], dy)
 
-    found = match(
-        flat, start, target, state["step"], shown, how.steps, give, drop=how.drop, way=how.way, segment=how.segment
+    matched = match(
+        flat,
+        start,
+        target,
+        state["step"],
+        shown,
+        settings.steps,
+        give,
+        drop=settings.drop,
+        way=settings.way,
+        segment=settings.segment,
     )
-    gradients = (pixels * state["weights"], logits, found.eta)
-    return stepped(state, gradients, found.loss <= how.skip, how), found.loss
+    gradients = (pixels * state["weights"], logits, matched.eta)
+    return stepped(state, gradients, matched.loss <= settings.skip, settings), matched.loss
 
 
-def stepped(state: State, gradients: Sequence[Tensor], learns: Tensor, how: Outer) -> State:
+def stepped(state: State, gradients: Sequence[Tensor], learns: Tensor, settings: Outer) -> State:
     """The state after the steps of SGD with momentum, or the same bits where `learns` `[]` is false."""
     after = dict(state)
-    for name, gradient, rate, momentum in zip(LEARNED, gradients, how.rates, how.momenta, strict=True):
+    for name, gradient, rate, momentum in zip(LEARNED, gradients, settings.rates, settings.momenta, strict=True):
         value, velocity = state[name], momentum * state[f"velocity.{name}"] + gradient
         after[f"velocity.{name}"] = torch.where(learns, velocity, state[f"velocity.{name}"])
         after[name] = torch.where(learns, value - rate * velocity, value)

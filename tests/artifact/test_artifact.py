@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import os
 import random
+import re
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,14 +26,16 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from ddhub.artifact import consistency, tensors
+from ddhub.artifact import png as stored_images
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import (
     MANIFEST,
     PARQUET,
     PREVIEW,
     README,
-    RECIPE,
     RESULTS,
+    STORED,
     TENSORS,
     Manifest,
     canonical,
@@ -58,11 +63,15 @@ def tiny(**changes: Any) -> Manifest:
         "mean": (0.5, 0.25, 0.125),
         "std": (0.2, 0.2, 0.2),
         "pixel_range": ((0.0, 1.0), (0.0, 1.0), (-0.5, 1.5)),
+        "encoding": {"codec": "png"},
         "decoder": {"kind": "identity"},
         "labels": {"kind": "soft", "temperature": 30.0},
         "protocol": {"epochs": 3},
         "recipe": {
             "path": "recipes/random_real.py",
+            "repository": "ddhub",
+            "commit": "abc",
+            "modules": {"recipes/random_real.py": "0" * 64},
             "preset": None,
             "config": {"ipc": 2},
             "seed": 0,
@@ -82,13 +91,14 @@ def tiny(**changes: Any) -> Manifest:
         "deviations": ["one"],
         "paper": [],
         "tensors": {},
+        "content": "",
         "files": {},
     }
     return Manifest(**{**fields, **changes})
 
 
 def content(size: tuple[int, int, int] = (3, 4, 6)) -> dict[str, Any]:
-    """The rest of what `Artifact.write` takes: six images, two tensors, a recipe."""
+    """The rest of what `Artifact.write` takes: six images and two tensors."""
     rng = torch.Generator().manual_seed(0)
     return {
         "images": torch.randint(0, 256, (6, *size), dtype=torch.uint8, generator=rng),
@@ -97,7 +107,6 @@ def content(size: tuple[int, int, int] = (3, 4, 6)) -> dict[str, Any]:
             "labels.logits": torch.randn(6, 3, generator=rng).half(),
             "decoder.delta": torch.randint(-128, 128, (2, 5), dtype=torch.int8, generator=rng),
         },
-        "recipe_text": '"""A recipe."""\n',
     }
 
 
@@ -110,20 +119,36 @@ def full(folder: Path) -> Artifact:
     return artifact
 
 
-def forge(folder: Path, change: Callable[[dict[str, Any]], None], **files: bytes) -> None:
-    """Put other files and fields into an artifact, and make its hashes and digest right again."""
+def forge(folder: Path, change: Callable[[dict[str, Any]], None], *, count: bool = True, **files: bytes) -> None:
+    """Put other files and fields into an artifact, and make its hashes, content and digest right again.
+
+    The content stays as it is where the files cannot be read, or where not `count`.
+    """
     record = json.loads((folder / MANIFEST).read_text())
     for key, data in files.items():
         name = {"parquet": PARQUET, "tensors": TENSORS}[key]
         (folder / name).write_bytes(data)
         record["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     change(record)
+    if count:
+        with contextlib.suppress(Exception):
+            record["content"] = content_of(contents(folder), record)
     rest = {key: value for key, value in record.items() if key != "digest"}
     if isinstance(rest.get("recipe"), dict):
         rest["recipe"] = {key: value for key, value in rest["recipe"].items() if key != "run"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     record["digest"] = hashlib.sha256(text.encode()).hexdigest()
     (folder / MANIFEST).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def content_of(files: Mapping[str, bytes], record: dict[str, Any]) -> str:
+    """The content of what the files of an artifact hold, by what a manifest's record says of them."""
+    m = SimpleNamespace(**record)
+    count = m.tensors["images"]["shape"][0]
+    images, labels = stored_images.read(files[PARQUET], count, tuple(m.image_size), len(m.classes))
+    want = {name: entry for name, entry in m.tensors.items() if name not in STORED}
+    stored = tensors.read(files[TENSORS], want) if want else {}
+    return consistency.content(m, images, labels, stored)  # type: ignore[arg-type]
 
 
 def same(record: dict[str, Any]) -> None:
@@ -161,11 +186,10 @@ def test_round_trip(tmp_path: Path) -> None:
     assert set(tensors) == set(given["tensors"])
     for name, tensor in given["tensors"].items():
         assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
-    emptied = dataclasses.replace(artifact.manifest, tensors={}, files={})
+    emptied = dataclasses.replace(artifact.manifest, tensors={}, content="", files={})
     assert emptied == tiny()
     assert artifact.results() == []
-    assert set(artifact.file_bytes()) == {MANIFEST, PARQUET, TENSORS, RECIPE, PREVIEW}
-    assert (tmp_path / "a" / RECIPE).read_text() == given["recipe_text"]
+    assert set(artifact.file_bytes()) == {MANIFEST, PARQUET, TENSORS, PREVIEW}
 
 
 def test_grey_images_without_tensors(tmp_path: Path) -> None:
@@ -182,10 +206,91 @@ def test_budget(tmp_path: Path) -> None:
     artifact = Artifact.write(tmp_path / "a", manifest=tiny(), **content())
     want = {"images": 6 * 3 * 4 * 6, "image_labels": 6, "labels.logits": 36, "decoder.delta": 10}
     assert artifact.bytes_by_tensor() == want
-    assert artifact.bits_per_class() == 8 * (432 + 6 + 36 + 10) / 3
+    stored = sum((tmp_path / "a" / name).stat().st_size for name in (PARQUET, TENSORS))
+    assert artifact.manifest.stored_bytes == stored and artifact.bits_per_class() == 8 * stored / 3
     many = tiny(classes=tuple(f"class {k}" for k in range(257)), labels={"kind": "hard"})
     artifact = Artifact.write(tmp_path / "b", manifest=many, **content())
     assert artifact.bytes_by_tensor()["image_labels"] == 12  # 257 class numbers need two bytes
+
+
+def test_a_preview_has_twenty_images_a_class_spread_over_it(tmp_path: Path) -> None:
+    images = torch.zeros(150, 3, 4, 6, dtype=torch.uint8)
+    images[:, 0] = torch.arange(150).view(-1, 1, 1)  # the number of an image is its red
+    labels = torch.arange(150) // 50
+    artifact = Artifact.write(
+        tmp_path / "a", manifest=tiny(labels={"kind": "hard"}), images=images, image_labels=labels, tensors={}
+    )
+    grid = np.asarray(Image.open(artifact.folder / PREVIEW).convert("RGB"))
+    assert grid.shape == (3 * 10 + 2, 20 * 14 + 2, 3)
+    shown = [[int(grid[2 + 10 * row, 2 + 14 * column, 0]) for column in range(20)] for row in range(3)]
+    assert shown == [[50 * row + column * 50 // 20 for column in range(20)] for row in range(3)]
+
+
+def test_a_preview_of_compensated_images_shows_what_they_become(tmp_path: Path) -> None:
+    images = torch.full((3, 3, 4, 6), 100, dtype=torch.uint8)
+    tensors = {
+        "decoder.compensators": torch.full((1, 1, 3, 4, 6), 10, dtype=torch.int8),
+        "decoder.scale": torch.tensor([[1 / 255]]),
+    }
+    manifest = tiny(decoder={"kind": "compensate"}, labels={"kind": "hard"}, pixel_range=((0.0, 1.0),) * 3)
+    artifact = Artifact.write(
+        tmp_path / "a", manifest=manifest, images=images, image_labels=torch.arange(3), tensors=tensors
+    )
+    grid = np.asarray(Image.open(artifact.folder / PREVIEW).convert("RGB"))
+    assert grid.shape == (3 * 10 + 2, 2 * 14 + 2, 3)  # the natural image, and the compensated one beside it
+    assert (grid[2:10, 2:14] == 100).all() and (grid[2:10, 16:28] == 110).all()
+
+
+SEEN: dict[str, Callable[[dict[str, Any]], None]] = {
+    "a pixel": lambda given: given["images"].view(-1)[7].add_(1),
+    "a class": lambda given: given["image_labels"].__setitem__(1, 1),
+    "a tensor": lambda given: given["tensors"]["labels.logits"].view(-1)[3].add_(1),
+    "one more tensor": lambda given: given["tensors"].update({"labels.more": torch.zeros(1)}),
+    "the label scheme": lambda given: given.update(manifest=tiny(labels={"kind": "soft", "temperature": 20.0})),
+    "a learned rate": lambda given: given.update(
+        manifest=tiny(labels={"kind": "soft", "temperature": 30.0, "lr": 0.1})
+    ),
+    "the pixel range": lambda given: given.update(manifest=tiny(pixel_range=((0.0, 1.0),) * 3)),
+}
+
+
+def test_content_is_what_a_student_sees_and_nothing_else(tmp_path: Path) -> None:
+    first = Artifact.write(tmp_path / "a", manifest=tiny(), **content()).manifest
+    recipe = {**tiny().recipe, "commit": "def", "modules": {}, "preset": "x", "run": {"seconds": 9}}
+    other = tiny(name="other", method="x", recipe=recipe, citation="", teachers=[], protocol={"epochs": 4}, ipc=3)
+    same_data = Artifact.write(tmp_path / "b", manifest=other, **content()).manifest
+    assert re.fullmatch(r"[0-9a-f]{64}", first.content)
+    assert same_data.content == first.content and same_data.digest != first.digest
+    contents_of = {first.content}
+    for number, (name, change) in enumerate(SEEN.items()):
+        given = {"manifest": tiny(), **content()}
+        change(given)
+        found = Artifact.write(tmp_path / str(number), **given).manifest.content
+        assert found not in contents_of, name
+        contents_of.add(found)
+
+
+def test_content_by_hand(tmp_path: Path) -> None:
+    given = content()
+    manifest = Artifact.write(tmp_path / "a", manifest=tiny(), **given).manifest
+    arrays = {"images": given["images"].numpy(), "image_labels": given["image_labels"].numpy().astype(np.uint8)}
+    arrays |= {name: tensor.numpy() for name, tensor in given["tensors"].items()}
+    stored = {
+        name: {**manifest.tensors[name], "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
+        for name, array in arrays.items()
+    }
+    seen = {"image_size": [3, 4, 6], "pixel_range": [[0.0, 1.0], [0.0, 1.0], [-0.5, 1.5]], "tensors": stored}
+    seen |= {"decoder": {"kind": "identity"}, "labels": {"kind": "soft", "temperature": 30.0}}
+    text = json.dumps(seen, sort_keys=True, separators=(",", ":"))
+    assert manifest.content == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_another_content_than_that_of_the_manifest_is_refused(tmp_path: Path) -> None:
+    full(tmp_path / "a")
+    forge(tmp_path / "a", lambda record: record.update(content="0" * 64), count=False)
+    refused(tmp_path / "a", MANIFEST, "not those of its content hash")
+    forge(tmp_path / "a", lambda record: record.update(content=""), count=False)
+    refused(tmp_path / "a", MANIFEST, "its content has no hash")
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:
@@ -221,7 +326,9 @@ def test_modes_follow_the_umask(tmp_path: Path) -> None:
 def test_preview(tmp_path: Path) -> None:
     given = content()
     Artifact.write(tmp_path / "a", manifest=tiny(), **given)
-    grid = np.asarray(Image.open(tmp_path / "a" / PREVIEW))
+    picture = Image.open(tmp_path / "a" / PREVIEW)
+    assert picture.mode == "P"  # of 256 colours, more than these few pixels have
+    grid = np.asarray(picture.convert("RGB"))
     assert grid.shape == (3 * (8 + 2) + 2, 2 * (12 + 2) + 2, 3)
     # image 3 is the second of class 1; each of its pixels fills two by two
     tile = grid[12:20, 16:28]
@@ -259,7 +366,7 @@ def test_digest_is_stable() -> None:
     del record["recipe"]["run"]
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     assert manifest.digest == hashlib.sha256(text.encode()).hexdigest()
-    assert manifest.digest == "a5c3f16d4014548e595ba5dd66028cad9eb3b2097e8115d0f6ff2783c75daac2"
+    assert manifest.digest == "bc1ede3d864fbc185bca1b49e2d8b6979835de2f9a08f11510e53f3afabadca4"
 
 
 def test_digest_ignores_the_run_and_nothing_else() -> None:
@@ -446,7 +553,7 @@ def test_unknown_missing_and_renamed_fields(tmp_path: Path) -> None:
     refused(folder, MANIFEST, "unknown field 'colour'")
     for field in [field.name for field in dataclasses.fields(Manifest)]:
         (folder / MANIFEST).write_bytes(sound)
-        forge(folder, lambda record, field=field: record.pop(field))  # type: ignore[misc]
+        forge(folder, lambda record, field=field: record.pop(field), count=False)  # type: ignore[misc]
         refused(folder, f"missing field {field!r}")
     (folder / MANIFEST).write_bytes(sound)
     forge(folder, lambda record: record["recipe"]["run"].update({"seconds": 1.0}))
@@ -481,8 +588,8 @@ def png(mode: str = "RGB", size: tuple[int, int] = (6, 4), form: str = "PNG") ->
         (parquet([png()] * 6, [0, 1, 2, 3, 0, 1]), "label 3 is 3"),
         (parquet([png()] * 6, [0, 1, -1, 2, 0, 1]), "label 2 is -1"),
         (parquet([png()] * 6, [0, None, 2, 2, 0, 1]), "label 1 is None"),
-        (parquet([png()] * 5 + [png(size=(4, 6))], [0] * 6), "image 5 is no PNG of (3, 4, 6)"),
-        (parquet([png("L")] * 6, [0] * 6), "image 0 is no PNG of (3, 4, 6)"),
+        (parquet([png()] * 5 + [png(size=(4, 6))], [0] * 6), "image 5 is not a PNG of (3, 4, 6)"),
+        (parquet([png("L")] * 6, [0] * 6), "image 0 is not a PNG of (3, 4, 6)"),
         (parquet([png("RGBA")] * 6, [0] * 6), "image 0"),
         (parquet([png()] * 2 + [png(form="BMP")] * 4, [0] * 6), "image 2"),
         (parquet([png()[:-30]] * 6, [0] * 6), "image 0"),
@@ -563,7 +670,7 @@ def test_replaces_only_an_artifact(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="is a file"):
         write(tmp_path / "file")
-    for name in ("thesis.txt", ".git", MANIFEST + ".bak", RECIPE):
+    for name in ("thesis.txt", ".git", MANIFEST + ".bak", "recipe.py"):
         folder = tmp_path / f"of {name}"
         if name in ("thesis.txt", ".git"):
             write(folder)

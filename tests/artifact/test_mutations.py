@@ -23,7 +23,8 @@ def test_what_goes_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that checks no hashes, and one with an error of another kind."""
     with monkeypatch.context() as patch:
         patch.setattr(Artifact, "_read", lambda self, name: read_bytes(self.folder / name))
-        _, failures = mutations.run(300, 0)
+        patch.setattr(consistency, "content", lambda manifest, *stored: manifest.content or "0" * 64)
+        _, failures = mutations.run(600, 0)
         assert any("damage: NOT EQUAL" in line for line in failures), failures
     monkeypatch.setattr(consistency, "check", lambda *stored: {}["decoder"])
     with pytest.raises(KeyError):

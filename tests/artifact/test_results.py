@@ -21,7 +21,7 @@ SHORT = protocol("infer-dynamic")
 
 
 def tiny(**changes: Any) -> Manifest:
-    """A manifest as INFER's, of three classes of 3 x 4 x 6 pixels: 331 bytes."""
+    """A manifest as INFER's, of three classes of 3 x 4 x 6 pixels: 2,000 stored bytes, 331 raw ones."""
     fields: dict[str, Any] = {
         "name": "tiny-infer-ipc2",
         "method": "infer",
@@ -32,15 +32,19 @@ def tiny(**changes: Any) -> Manifest:
         "mean": (0.5, 0.5, 0.5),
         "std": (0.2, 0.2, 0.2),
         "pixel_range": ((0.0, 1.0),) * 3,
+        "encoding": {"codec": "png"},
         "decoder": {"kind": "compensate"},
         "labels": {"kind": "soft", "temperature": 30.0},
         "protocol": asdict(SHORT),
         "recipe": {
             "path": "recipes/infer.py",
+            "repository": "ddhub",
+            "commit": "abc",
+            "modules": {"recipes/infer.py": "0" * 64},
             "preset": "tiny-ipc2-cpu",
             "config": {"ipc": 2, "teachers": ["a", "b"], "lr": 0.25},
             "seed": 0,
-            "run": {"commit": "abc", "device": "CPU, threads: 2", "seconds": 12.5, "peak_bytes": 3 * 2**29},
+            "run": {"device": "CPU, threads: 2", "seconds": 12.5, "peak_bytes": 3 * 2**29},
         },
         "source": {
             "name": "tiny",
@@ -62,8 +66,14 @@ def tiny(**changes: Any) -> Manifest:
             "decoder.scale": {"dtype": "F32", "shape": [1, 1]},
             "labels.logits": {"dtype": "F16", "shape": [6, 3]},
         },
-        "files": {},
+        "content": "c" * 64,
+        "files": {
+            "data/train-00000-of-00001.parquet": {"sha256": "0" * 64, "bytes": 1500},
+            "tensors.safetensors": {"sha256": "0" * 64, "bytes": 500},
+        },
     }
+    if changes.get("tensors") == {}:  # before anything is stored
+        fields |= {"content": "", "files": {}}
     return Manifest(**{**fields, **changes})
 
 
@@ -73,6 +83,7 @@ def result(manifest: Manifest, seed: int, accuracy: float, plan: Protocol = SHOR
         "digest": manifest.digest,
         "protocol": plan.name,
         "protocol_digest": plan.digest,
+        "settings": plan.to_json(),
         "model": "convnet3",
         "seed": seed,
         "accuracy": accuracy,

@@ -22,7 +22,6 @@ from ddhub.artifact.manifest import (
     COMPENSATORS,
     MANIFEST,
     PARQUET,
-    RECIPE,
     RESULTS,
     TENSORS,
     canonical,
@@ -133,11 +132,11 @@ def test_links_of_the_hub_cache_are_followed_and_no_others(tmp_path: Path) -> No
 
 
 def test_no_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recipe that would leave a trace, and every way to unpickle failing loudly."""
+    """Code that would leave a trace in every text, and every way to unpickle failing loudly."""
     trace = tmp_path / "trace"
     text = f"open({str(trace)!r}, 'w')\n"
-    Artifact.write(tmp_path / "a", manifest=tiny(), **{**content(), "recipe_text": text})
-    assert (tmp_path / "a" / RECIPE).read_text() == text
+    manifest = tiny(citation=text, deviations=[text], recipe={**tiny().recipe, "path": text, "config": {"x": text}})
+    Artifact.write(tmp_path / "a", manifest=manifest, **content())
 
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("unpickled")
@@ -194,10 +193,10 @@ def test_each_file_is_read_once(tmp_path: Path) -> None:
     images, labels, tensors = artifact.images(), artifact.image_labels(), artifact.tensors()
     assert images is artifact.images() and labels is artifact.image_labels()
     assert all(tensor is artifact.tensors()[name] for name, tensor in tensors.items())
-    assert len(opened) == 7
+    assert len(opened) == 6
     opened.clear()
     artifact.verify()  # which does not trust what was read before
-    assert len(opened) == 6
+    assert len(opened) == 5
     data = bytearray((folder / PARQUET).read_bytes())
     data[100] ^= 1
     (folder / PARQUET).write_bytes(data)
@@ -225,12 +224,13 @@ def test_no_command_prints_what_steers_a_terminal(
         manifest["classes"] = [name + EVIL for name in manifest["classes"]]
         manifest["source"] = {key: value + EVIL for key, value in manifest["source"].items()}
         manifest["protocol"] = {**Protocol(epochs=3).to_json(), "name": EVIL}
-        manifest["recipe"].update(path=EVIL, preset=EVIL, run=seal({"commit": EVIL}))
+        manifest["recipe"].update(repository=EVIL, path=EVIL, commit=EVIL, preset=EVIL, run=seal({"device": EVIL}))
 
     forge(folder, change)
     said = {"artifact": "tiny-random-ipc2", "digest": read_manifest(folder).digest, "seed": 0, "accuracy": 1.0}
-    facts = ("protocol", "protocol_digest", "model", "test_name", "test", "test_fingerprint")
+    facts = ("protocol", "model", "test_name", "test", "test_fingerprint")
     said |= {key: EVIL for key in (*facts, "device", "precision", "versions")}
+    said |= {"settings": {**Protocol(epochs=3).to_json(), "name": EVIL}, "protocol_digest": Protocol(epochs=3).digest}
     said |= {"test_images": 1, "epochs": 3, "steps": 1, "seconds": 1.0}
     (folder / RESULTS).write_text(canonical(seal(said)) + "\n")
     (folder / "README.md").unlink()

@@ -11,7 +11,7 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 from test_results import SHORT, result, tiny
 
-from ddhub.artifact.manifest import PARQUET, Manifest, seal_text
+from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, seal_text
 from ddhub.artifact.results import Entry
 from ddhub.cards import card
 from ddhub.cards.card import render
@@ -25,6 +25,7 @@ def tiny_random(**changes: Any) -> Manifest:
         "image_labels": {"dtype": "U8", "shape": [6]},
     }
     fields = {"name": "tiny-random-ipc2", "method": "random-real", "tensors": tensors, "teachers": []}
+    fields["files"] = {PARQUET: {"sha256": "1" * 64, "bytes": 1700}}
     return tiny(**{**fields, "labels": {"kind": "hard"}, "deviations": [], "paper": [], **changes})
 
 
@@ -41,10 +42,11 @@ def row(text: str, start: str) -> list[str]:
 def test_bytes_and_bits_per_class() -> None:
     text = render(entry(tiny()))
     assert row(text, "`decoder.compensators`") == ["`decoder.compensators`", "I8", "1 x 1 x 3 x 4 x 6", "72"]
-    # 216 + 3 + 72 + 4 + 36 bytes; random: 2 images of 72 + 1 bytes for each of 3 classes
-    assert row(text, "**total**")[-1] == "**331**"
-    assert row(text, "random selection, 2 images per class")[-1] == "438"
-    assert "883 bits per class, labels included: 0.76 times" in text
+    assert row(text, "all") == ["all", "", "", "331"]  # 216 + 3 + 72 + 4 + 36
+    assert row(text, f"`{PARQUET}`")[-1] == "1,500" and row(text, f"`{TENSORS}`")[-1] == "500"
+    assert "**2,000 stored bytes**, labels included: 5,333 bits per class." in text  # 16,000 bits, 3 classes
+    # random: 2 images of 72 + 1 bytes for each of 3 classes, 438
+    assert "as papers count: 331 bytes, 0.76 times those of 2 random images per class with hard labels." in text
 
 
 def test_results_stand_beside_the_baseline() -> None:
@@ -52,10 +54,12 @@ def test_results_stand_beside_the_baseline() -> None:
     text = render(own, [own, random])
     place = ["200", "11.0", "CPU, threads: 1", "fp32"]
     assert row(text, "convnet3 | tiny-infer-ipc2") == [
-        *("convnet3", "tiny-infer-ipc2", "soft", "331", "41.50 ± 1.80", "3", "80"),
+        *("convnet3", "tiny-infer-ipc2", "soft", "2,000", "41.50 ± 1.80", "3", "80"),
         *place,
     ]
-    random_row = "| convnet3 | tiny-random-ipc2 (random selection) | hard | 438 | 31.00 ± 1.41 | 2 | 80 | 200 | 10.5 |"
+    random_row = (
+        "| convnet3 | tiny-random-ipc2 (random selection) | hard | 1,700 | 31.00 ± 1.41 | 2 | 80 | 200 | 10.5 |"
+    )
     assert random_row in text
     assert "below random" not in text
     assert "on all 10,000 test images" in text
@@ -81,6 +85,7 @@ def test_a_result_below_random_is_said_plainly() -> None:
 
 
 PICTURES = {PARQUET: {"sha256": "0" * 64, "bytes": 4321}}
+FEW = {PARQUET: {"sha256": "3" * 64, "bytes": 1000}}
 
 
 def variant(*accuracies: float, **changes: Any) -> Entry:
@@ -95,7 +100,7 @@ def test_variants_stand_in_the_table_and_are_put_into_words() -> None:
     text = render(own, [own, random, variant(33.0, 34.0)])
     made = "recipes/infer.py --preset tiny-ipc2-cpu-hard"
     assert row(text, "tiny-infer-ipc2-hard") == ["tiny-infer-ipc2-hard", made]
-    assert row(text, "convnet3 | tiny-infer-ipc2-hard")[2:6] == ["hard", "331", "33.50 ± 0.71", "2"]
+    assert row(text, "convnet3 | tiny-infer-ipc2-hard")[2:6] == ["hard", "4,321", "33.50 ± 0.71", "2"]
     # 33.5 - 41 and 41 - 31; (33.5 - 31) / (41 - 31); sd of the difference: sqrt(2 + 0.5)
     said = "tiny-infer-ipc2-hard is -7.50 points from it: 25% of the gain over random selection."
     assert f"With convnet3, tiny-infer-ipc2 is +10.00 points from random selection:\n\n- {said}\n\n" in text
@@ -109,7 +114,9 @@ def test_what_stored_labels_keep_of_the_gain_of_full_ones() -> None:
     def labelled(word: str, kind: str, name: str, shape: list[int], *accuracies: float, **more: Any) -> Entry:
         tensors = {**plain, f"labels.{name}": {"dtype": "F16", "shape": shape}} if name else plain
         config = {**tiny().recipe["config"], "labels": word}
-        fields = {"name": f"tiny-{word}", "labels": {"kind": kind, "seed": 0}, "tensors": tensors, "files": PICTURES}
+        fields = {"name": f"tiny-{word}", "labels": {"kind": kind, "seed": 0}, "tensors": tensors}
+        stored = {TENSORS: {"sha256": "2" * 64, "bytes": 8 * sum(shape)}} if name else {}
+        fields["files"] = {**PICTURES, **stored}
         fields |= {"recipe": {**tiny().recipe, "preset": None, "config": config}}
         m = tiny(**{**fields, **more})
         return entry(m, *accuracies)
@@ -118,12 +125,12 @@ def test_what_stored_labels_keep_of_the_gain_of_full_ones() -> None:
     hard, full = labelled("hard", "hard", "", [], 30.0), labelled("soft", "soft", "logits", [5, 6, 3], 40.0)  # 180
     static = labelled("static", "soft", "logits", [6, 3], 32.0)
     other = labelled("other", "soft", "logits", [6, 3], 39.0, files={PARQUET: {"sha256": "1" * 64, "bytes": 1}})
-    drawn = labelled("drawn", "dbr", "distances", [5, 6, 2], 31.0, method="random-real", files={})
+    drawn = labelled("drawn", "dbr", "distances", [5, 6, 2], 31.0, method="random-real", files=FEW)
     text = render(own, [hard, full, static, other, drawn])
     head = "On the same images, full soft labels (tiny-soft, 180 bytes of labels) are +10.00 points from one-hot labels"
     lines = "- tiny-dbr: 60% of that, with 120 bytes (66.7%)\n- tiny-static: 20% of that, with 36 bytes (20.0%)\n\n"
     assert f"{head} (tiny-hard); of that gain keep:\n\n{lines}" in text
-    for name, labels, size in (("dbr", "dbr", "558"), ("soft", "soft per view", "618"), ("drawn", "dbr", "558")):
+    for name, labels, size in (("dbr", "dbr", "4,425"), ("soft", "soft per view", "4,433"), ("drawn", "dbr", "1,000")):
         assert row(text, f"convnet3 | tiny-{name}")[2:4] == [labels, size], name
     assert "tiny-other is" not in text and "tiny-drawn is -5.00 points from it" in text
     assert "full soft" not in render(own, [hard, static])
@@ -133,6 +140,20 @@ def test_what_stored_labels_keep_of_the_gain_of_full_ones() -> None:
     assert "are -1.00 points from one-hot labels (tiny-hard): there is no gain to keep." in render(own, [hard, worse])
     made = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in text.splitlines() if " | recipes/" in line}
     assert made["tiny-static"] == "recipes/infer.py --labels static |"
+
+
+def test_a_card_without_data_shows_the_pictures_of_what_it_is_a_variant_of() -> None:
+    own, other = entry(tiny(), 40.0), replace(variant(33.0), kept=False)
+    said = "A variant of [tiny-infer-ipc2](../tiny-infer-ipc2/README.md), whose images are shown; its data are not kept"
+    link = "](../tiny-infer-ipc2/preview.png)"
+    text = render(other, [own, other])
+    assert f"\n\n{said} here.\n\n![the stored images of tiny-infer-ipc2, one row a class{link}\n\n" in text
+    assert "](preview.png)" not in text
+    alone = render(other, [other])
+    assert "\n\nIts data are not kept here.\n\n" in alone and "preview.png" not in alone
+    assert "preview.png" in render(replace(other, kept=True)) and "not kept" not in render(replace(other, kept=True))
+    text = render(entry(tiny(content="")))
+    assert "; content: not recorded." in text
 
 
 def test_results_of_variants_under_other_protocols_are_shown_only_for_equal_steps() -> None:
@@ -238,22 +259,25 @@ def test_commands_repeat_changed_epochs_seeds_and_precisions() -> None:
     assert "- epochs 7, batch size 64" in text
 
 
-def test_a_protocol_of_its_own_and_one_that_nobody_knows() -> None:
+def test_a_protocol_of_its_own_and_one_that_no_manifest_has() -> None:
     own = replace(SHORT, lr=0.5, name="mine")
     m = tiny(protocol=asdict(own))
     text = render(Entry(m, [result(m, 0, 40.0, plan=own)]))
     assert "- learning rate 0.5" in text
     assert "ddhub train tiny-infer-ipc2 --model convnet3 --seeds 1" in text
     text = render(Entry(tiny(), [result(tiny(), 0, 40.0, plan=own)]))
-    assert "The settings of protocol mine are in no manifest at hand." in text
+    assert "- learning rate 0.5, cosine to zero" in text and own.digest in text  # the result has its settings
 
 
 def test_what_else_a_card_says() -> None:
     text = render(entry(tiny()))
-    assert text.startswith('---\nlicense: "mit"\n')
+    assert text.startswith("---\n") and '\nlicense: "mit"\n' in text
     assert "\n---\n# tiny-infer-ipc2\n" in text
     for part in (
-        "(preview.png)",
+        "![the stored images, one row a class](preview.png)",
+        f"Digest: `{tiny().digest}`; content: `{'c' * 64}`.",
+        "By `recipes/infer.py` of ddhub:",
+        "| commit | abc |",
         'data = ddhub.load("tiny-infer-ipc2")',
         "None yet: `ddhub train tiny-infer-ipc2 --seeds 3 --record --data ROOT`.",
         "### The paper's setting, not this protocol",
@@ -292,7 +316,7 @@ def test_the_leaderboard_is_sorted_and_names_what_has_no_results() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| convnet3")]
     assert [("random" in line, "40.00" in line) for line in rows] == [(True, True), (False, False)]
     link = "[tiny-infer-ipc2](tiny-infer-ipc2/README.md)"
-    assert f"| convnet3 | {link} | infer | 2 | 331 | 883 | 30.00 | 1 |" in text
+    assert f"| convnet3 | {link} | infer | 2 | 2,000 | 5,333 | 30.00 | 1 |" in text
     assert "No results yet: [empty](empty/README.md)." in text
 
 
@@ -389,7 +413,15 @@ def test_no_text_breaks_the_metadata() -> None:
         "2026-11-21",
         " ",
     )
-    found = metadata(tiny(classes=names, method="- x: [", license="a\n---\n"))
+    manifest = tiny(classes=names, method="- x: [", license="a\n---\n")
+    assert "'1': \"1e5\"" in render(entry(manifest))  # bare it would be a number for readers of YAML 1.2
+    found = metadata(manifest)
     (label,) = [x for x in found["dataset_info"][0]["features"] if x["name"] == "label"]
     assert label["dtype"]["class_label"]["names"] == {str(i): name for i, name in enumerate(names)}
     assert found["tags"][2] == "- x: [" and found["license"] == "other"
+
+
+def test_the_command_names_the_file_of_a_method_that_is_a_preset_of_another() -> None:
+    recipe = {**tiny().recipe, "path": "recipes/nrr_dd.py", "preset": "rded-tiny-ipc2"}
+    text = card.render(Entry(tiny(method="rded", recipe=recipe), []))
+    assert "python -m recipes nrr-dd tiny-infer-ipc2 --preset rded-tiny-ipc2 --seed 0 --data ROOT" in text

@@ -26,7 +26,7 @@ from test_results import result, tiny
 from ddhub import models, teachers
 from ddhub.artifact import bundled, results
 from ddhub.artifact.folder import Artifact
-from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, README, RESULTS, seal_text
+from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, README, RESULTS, TENSORS, seal_text
 from ddhub.cards import card
 from ddhub.cli import app
 from ddhub.protocols.named import protocol, protocols
@@ -51,7 +51,6 @@ def write(folder: Path, *, compensated: bool = False, **changes: Any) -> Artifac
         }
     manifest = tiny(
         name=folder.name,
-        method="infer" if compensated else "random-real",
         dataset="cifar10-mini",
         classes=source.classes,
         image_size=(3, 32, 32),
@@ -60,7 +59,9 @@ def write(folder: Path, *, compensated: bool = False, **changes: Any) -> Artifac
         decoder={"kind": "compensate" if compensated else "identity"},
         labels={"kind": "hard"},
         tensors={},
-        **changes,
+        content="",
+        files={},
+        **{"method": "infer" if compensated else "random-real", **changes},
     )
     return Artifact.write(
         folder,
@@ -68,7 +69,6 @@ def write(folder: Path, *, compensated: bool = False, **changes: Any) -> Artifac
         images=source.images[rows],
         image_labels=source.labels[rows],
         tensors=tensors,
-        recipe_text='"""A recipe."""\n',
     )
 
 
@@ -87,7 +87,6 @@ def shelf(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     shutil.copytree(bundle, copy)
     here.mkdir()
     monkeypatch.setattr(bundled, "BUNDLED", copy)
-    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "none")
     monkeypatch.setattr("ddhub.cli.program.keep_freed_memory", lambda: None)
     monkeypatch.chdir(here)
     return copy
@@ -136,31 +135,121 @@ def record(folder: Path, *accuracies: float, **changes: Any) -> None:
         artifact.add_result(asdict(result(artifact.manifest, seed, accuracy, **changes)))
 
 
-def test_list_without_and_with_results(shelf: Path) -> None:
+BITS = 8 / 10  # a class, of every stored byte of ten classes
+
+
+def stored(folder: Path) -> int:
+    """Bytes of the files that hold images, classes and tensors."""
+    return sum((folder / name).stat().st_size for name in (PARQUET, TENSORS) if (folder / name).exists())
+
+
+HIDDEN = "(variants have their results here, most of them no data): ddhub list --all"
+NOTE = "A rank compares one protocol, test set and student; an accuracy without a rank is the best under another."
+NEXT = "Next: ddhub compare NAME NAME shows accuracies side by side; ddhub info NAME shows all about an artifact."
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a table."""
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_list_without_results(shelf: Path) -> None:
     lines = run("list").splitlines()
-    assert lines[0].split() == ["name", "method", "dataset", "ipc", "stored", "bytes", "bits", "per", "class"]
-    # 10 images and labels, 2 compensators and their scales: 30,730 + 6,144 + 8 bytes
-    assert lines[1].split() == [INFER, "infer", "cifar10-mini", "2", "36,882", "29,506"]
-    assert lines[2].split() == [RANDOM, "random-real", "cifar10-mini", "2", "61,460", "49,168"]
-    assert len(lines) == 3
+    assert lines[0].split() == (
+        ["rank", "name", "method", "dataset", "ipc", "stored", "bytes", "accuracy", "in", "%", "student", "protocol"]
+    )
+    infer, random = (f"{stored(shelf / name):,}" for name in (INFER, RANDOM))
+    assert lines[1].split() == [INFER, "infer", "cifar10-mini", "2", infer, "no", "result"]
+    assert lines[2].split() == [
+        RANDOM,
+        "random-real",
+        "(baseline)",
+        "cifar10-mini",
+        "2",
+        random,
+        "no",
+        "result",
+    ]
+    assert lines[3:] == ["", NOTE, NEXT]
+
+
+def test_list_is_best_first_for_each_size(shelf: Path) -> None:
+    write(shelf / "tiny-udd-ipc2", method="udd")
+    write(shelf / "tiny-edf-ipc2", method="edf")
+    write(shelf / "tiny-edf-ipc1", method="edf", ipc=1)
+    record(shelf / RANDOM, 30.0)
     record(shelf / INFER, 40.0, 41.0, 43.5)
-    record(shelf / INFER, 50.0, model="resnet18")
-    record(shelf / RANDOM, 30.0, test_fingerprint="cafe")
-    _, first, second = run("list").split("\n\n")
-    assert "last epoch, protocol infer-dynamic" in first and "10,000 test images" in first
-    assert first.splitlines()[1].split() == ["name", "convnet3", "resnet18"]
-    assert first.splitlines()[2].split("  ")[1:] == ["41.50 ± 1.80 (n = 3)", "50.00 (n = 1)"]
-    assert RANDOM not in first and RANDOM in second and INFER not in second
+    record(shelf / INFER, 70.0, model="resnet18")
+    record(shelf / "tiny-udd-ipc2", 50.0, 52.0)
+    record(shelf / "tiny-edf-ipc2", 90.0, plan=protocol("rded"))
+    first, second, end = run("list").split("\n\n")
+    row = cells(first.splitlines()[1])
+    assert [*row[:4], *row[5:]] == ["tiny-edf-ipc1", "edf", "cifar10-mini", "1", "no result"]
+    rows = [cells(line) for line in second.splitlines()]
+    shared = ["convnet3", "infer-dynamic"]
+    assert [[*row[:2], *row[-3:]] for row in rows[:3]] == [
+        ["1", "tiny-udd-ipc2", "51.00 ± 1.41 (n = 2)", *shared],
+        ["2", INFER, "41.50 ± 1.80 (n = 3)", *shared],
+        ["3", RANDOM, "30.00 (n = 1)", *shared],
+    ]
+    assert [rows[3][0], *rows[3][-3:]] == ["tiny-edf-ipc2", "90.00 (n = 1)", "convnet3", "rded"]
+    assert end.splitlines() == [NOTE, NEXT]
+
+
+def test_list_all_adds_variants(shelf: Path) -> None:
+    variant = f"{INFER}-no-labels"
+    write(shelf / variant, method="infer")
+    write(shelf / f"{RANDOM}-soft")  # a baseline is always listed
+    record(shelf / variant, 40.0)
+    text = run("list")
+    assert variant not in text and text.count("(baseline)") == 2
+    assert text.splitlines()[-2:] == [f"1 variant {HIDDEN}", NEXT]
+    text = run("list", "--all")
+    (line,) = [line for line in text.splitlines() if variant in line]
+    assert line.split()[:3] == [variant, "infer", "(variant)"] and "40.00 (n = 1)" in line
+    assert text.count("(variant)") == 1 and "list --all" not in text
+    original = {x["name"]: x["variant_of"] for x in json.loads(run("list", "--json"))}
+    assert original == {INFER: None, variant: INFER, RANDOM: None, f"{RANDOM}-soft": None}
+
+
+def without_data(shelf: Path, name: str) -> Path:
+    """A bundled artifact of which manifest and results alone are kept."""
+    folder = write(shelf / name, method="infer").folder
+    record(folder, 35.0)
+    for path in (PARQUET, PREVIEW):
+        (folder / path).unlink()
+    (folder / PARQUET).parent.rmdir()
+    return folder
+
+
+def test_what_has_no_data_is_listed_with_all_and_shown_but_not_loaded(shelf: Path) -> None:
+    name = "tiny-udd-ipc2"  # no variant of what is here: it is the data that count
+    without_data(shelf, name)
+    text = run("list")
+    assert name not in text and text.splitlines()[-2].endswith("ddhub list --all")
+    (line,) = [line for line in run("list", "--all").splitlines() if name in line]
+    assert "35.00 (n = 1)" in line and "(variant)" not in line
+    assert name in [x["name"] for x in json.loads(run("list", "--json"))]
+    assert "35.00" in run("info", name) and "35.00" in run("compare", name)
+    assert name in run("cite", name) and run("card", name).endswith("README.md\n")
+    for words in (["train", name], ["verify", name], ["preview", name], ["export", name, "--to", "npz", "x.npz"]):
+        code, line = fail(*words)
+        assert code == 1 and line.startswith(f"error: {name}: its data are not kept here, only its results; make it")
+        assert line.endswith(f"by the command on its card, {shelf / name / README}")
 
 
 def test_list_as_json(shelf: Path) -> None:
     record(shelf / INFER, 40.0, 42.0)
     infer, random = json.loads(run("list", "--json"))
     assert infer["kind"] == random["kind"] == "artifact"
-    assert (infer["name"], infer["bytes"], infer["bits_per_class"]) == (INFER, 36882, 29505.6)
+    assert (infer["name"], infer["bytes"], infer["bits_per_class"]) == (
+        INFER,
+        stored(shelf / INFER),
+        BITS * stored(shelf / INFER),
+    )
     assert [(x["mean"], x["n"], x["model"]) for x in infer["results"]] == [(41.0, 2, "convnet3")]
     assert infer["results"][0]["sd"] == pytest.approx(2**0.5)
-    assert random["results"] == []
+    assert random["results"] == [] and random["variant_of"] is None
 
 
 def test_list_and_help_do_not_import_torch(shelf: Path) -> None:
@@ -169,8 +258,11 @@ def test_list_and_help_do_not_import_torch(shelf: Path) -> None:
     for words in (
         ["list"],
         ["info", INFER, "--json"],
-        ["card", INFER, "--to", "cards"],
+        ["card", INFER],
+        ["card", "--all"],
+        ["list", "--all"],
         ["compare", INFER],
+        ["compare"],
         ["cite", INFER],
         ["--help"],
     ):
@@ -182,21 +274,27 @@ def test_list_and_help_do_not_import_torch(shelf: Path) -> None:
 def test_info(shelf: Path) -> None:
     record(shelf / INFER, 40.0)
     text = run("info", INFER)
-    digest = Artifact.open(shelf / INFER).manifest.digest
+    manifest = Artifact.open(shelf / INFER).manifest
+    digest, content = manifest.digest, manifest.content
     for line in (
         f"digest          {digest}",
         "classes         10: airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck",
         "image_size      3 x 32 x 32",
         "decoder         kind compensate",
-        "recipe          path recipes/infer.py, preset tiny-ipc2-cpu, seed 0, commit abc",
+        "recipe          path recipes/infer.py, commit abc, preset tiny-ipc2-cpu, seed 0",
         "teachers        accuracy 71.234, epochs 4, model convnet3-bn",
         "deviations      Scaled down: teacher_epochs 4 instead of 200",
-        "bits_per_class  29505.6",
+        f"bytes           {stored(shelf / INFER)}",
+        f"bits_per_class  {BITS * stored(shelf / INFER)}",
+        f"content         {content}",
     ):
         assert line in text.splitlines()
     assert "results         convnet3: 40.00 % (n = 1) on Tiny (JPEG copy), 10,000 test images, protocol inf" in text
     facts = json.loads(run("info", shelf / INFER, "--json"))
-    assert facts["tensor_bytes"]["decoder.compensators"] == 6144
+    assert facts["raw_bytes"]["decoder.compensators"] == 6144
+    assert (facts["digest"], facts["content"]) == (digest, content) and len(content) == 64
+    # 10 images and labels, 2 compensators and their scales
+    assert sum(facts["raw_bytes"].values()) == 30730 + 6144 + 8 and facts["bytes"] == stored(shelf / INFER)
     assert facts["protocol"]["augment"]["mix"] == "mixup"
     assert facts["results"][0]["mean"] == 40.0
 
@@ -211,12 +309,12 @@ def test_control_characters_never_reach_the_terminal(shelf: Path, tmp_path: Path
 def test_verify(shelf: Path, tmp_path: Path) -> None:
     record(shelf / INFER, 40.0)
     run("card", INFER)
-    digest = Artifact.open(shelf / INFER).manifest.digest
+    m = Artifact.open(shelf / INFER).manifest
     first, second = run("verify", INFER, RANDOM).splitlines()
-    assert first == f"{INFER}: ok, 7 files, digest {digest}"
-    assert second.startswith(f"{RANDOM}: ok, 4 files, digest ")
+    assert first == f"{INFER}: ok, 6 files, digest {m.digest}, content {m.content}"
+    assert second.startswith(f"{RANDOM}: ok, 3 files, digest ")
     (report,) = json.loads(run("verify", INFER, "--json"))
-    assert report == {"name": INFER, "ok": True, "files": 7, "digest": digest}
+    assert report == {"name": INFER, "ok": True, "files": 6, "digest": m.digest, "content": m.content}
 
 
 def test_verify_finds_a_stale_card(shelf: Path) -> None:
@@ -252,7 +350,7 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", [PARQUET, "tensors.safetensors", "recipe.py", PREVIEW, MANIFEST, RESULTS])
+@pytest.mark.parametrize("name", [PARQUET, TENSORS, PREVIEW, MANIFEST, RESULTS])
 def test_a_flipped_byte_in_any_file(shelf: Path, name: str) -> None:
     record(shelf / INFER, 40.0)
     flip(shelf / INFER / name)
@@ -387,7 +485,7 @@ def teacher(folder: Path, seed: int = 0) -> str:
 
 
 def test_train_with_teachers(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "_found", {})
+    monkeypatch.setattr(teachers, "_identified", {})
     digests = [teacher(folder, seed) for seed, folder in enumerate((shelf / "one", tmp_path / "two"))]
     words = ("--model", "convnet3-w2", "--epochs", 1, "--device", "cpu", "--precision", "fp32", "--json")
     plain, own, other = (
@@ -443,7 +541,11 @@ def test_compare_is_one_table(shelf: Path) -> None:
     out = json.loads(run("compare", RANDOM, INFER, "--json"))
     assert out["protocol_digest"] == digest and out["test_images"] == 10000
     first, second = out["artifacts"]
-    assert (first["name"], first["bytes"], first["bits_per_class"]) == (RANDOM, 61460, 49168.0)
+    assert (first["name"], first["bytes"], first["bits_per_class"]) == (
+        RANDOM,
+        stored(shelf / RANDOM),
+        BITS * stored(shelf / RANDOM),
+    )
     assert first["students"] == {"convnet3": {"mean": 30.5, "sd": pytest.approx(0.5**0.5), "n": 2}}
     assert second["students"].keys() == {"convnet3", "resnet18"}
 
@@ -466,6 +568,40 @@ def test_compare_never_mixes_protocols_or_test_sets(shelf: Path) -> None:
         assert "60.00" in text and "40.00" not in text
     code, line = fail("compare", INFER, RANDOM, "--protocol", "rdde")
     assert code == 2 and "did you mean 'rded'" in line
+
+
+def test_compare_without_names_shows_every_table(shelf: Path) -> None:
+    code, line = fail("compare")
+    assert code == 2 and "no recorded result" in line
+    record(shelf / INFER, 40.0, 41.0, 43.5)
+    record(shelf / INFER, 50.0, model="resnet18")
+    record(shelf / RANDOM, 30.0, test_fingerprint="cafe")
+    first, second = run("compare").split("\n\n")
+    assert "last epoch, protocol infer-dynamic" in first and "10,000 test images" in first
+    assert first.splitlines()[1].split()[-2:] == ["convnet3", "resnet18"]
+    assert cells(first.splitlines()[2])[-2:] == ["41.50 ± 1.80 (n = 3)", "50.00 (n = 1)"]
+    assert RANDOM not in first and RANDOM in second and INFER not in second
+    tables = json.loads(run("compare", "--json"))
+    assert [[x["name"] for x in table["artifacts"]] for table in tables] == [[INFER], [RANDOM]]
+    assert run("compare", "--test", "cafe") == second
+    assert "resnet18" not in run("compare", "--model", "convnet3")
+    code, line = fail("compare", "--plot", "a.png")
+    assert code == 2 and "one table" in line and not Path("a.png").exists()
+
+
+def test_compare_without_names_by_data_set_and_size(shelf: Path) -> None:
+    write(shelf / "other", ipc=1, method="edf")
+    for name in (INFER, RANDOM, "other"):
+        record(shelf / name, 40.0)
+    assert [line.split()[0] for line in run("compare", "--ipc", 1).splitlines()[1:]] == ["name", "other"]
+    assert "other" in run("compare", "--dataset", "cifar10-mini")
+    lines = run("compare", "--dataset", "cifar10-mini", "--ipc", 2).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["name", INFER, RANDOM]
+    assert fail("compare", "--ipc", 3)[0] == 2
+    code, line = fail("compare", "--dataset", "cifar10-mni")
+    assert code == 2 and "did you mean 'cifar10-mini'" in line
+    code, line = fail("compare", INFER, "--ipc", 2)
+    assert code == 2 and "without a NAME" in line
 
 
 def test_compare_says_how_to_record_what_is_missing(shelf: Path) -> None:
@@ -550,26 +686,27 @@ def test_cite(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_every_known_data_set_can_be_cited() -> None:
-    from ddhub.cards.citations import _DATASETS
+    from ddhub.cards.citations import of_dataset
     from ddhub.sources.known import KNOWN
 
-    assert _DATASETS.keys() == KNOWN.keys()
+    assert [name for name in KNOWN if not of_dataset(name).startswith("@")] == []
+    assert of_dataset("folder:images") == ""
 
 
 def test_teachers_are_listed_and_checked(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "teachers")
-    digest = teacher(tmp_path / "teachers" / "one")
-    lines = run("list").split("\n\n")[-1].splitlines()
+    digest = teacher(shelf / "one")
+    assert run("list").splitlines()[-2] == f"1 teacher {HIDDEN}"
+    lines = run("list", "--all").split("\n\n")[-2].splitlines()
     assert lines[1].split() == ["one", "convnet3-bn-w2", "cifar10-mini", "3", "12.50"]
     (found,) = [x for x in json.loads(run("list", "--json")) if x["kind"] == "teacher"]
     assert (found["name"], found["digest"], found["accuracy"]) == ("one", digest, 12.5)
-    for name in ("one", tmp_path / "teachers" / "one"):
+    for name in ("one", shelf / "one"):
         text = run("info", name).splitlines()
         assert f"digest          {digest}" in text and "image_size      3 x 32 x 32" in text
         assert "mean            0.4914 0.4822 0.4465" in text
         assert json.loads(run("info", name, "--json"))["model"] == "convnet3-bn-w2"
         assert run("verify", name, RANDOM).splitlines()[0] == f"{name}: ok, 2 files, digest {digest}"
-    flip(tmp_path / "teachers" / "one" / "weights.safetensors")
+    flip(shelf / "one" / "weights.safetensors")
     code, line = fail("verify", "one")
     assert code == 1 and "weights.safetensors" in line
 
@@ -584,7 +721,6 @@ def completed(*words: str) -> list[str]:
 
 
 def test_completion_of_names(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "TEACHERS", tmp_path / "none")
     shutil.copytree(shelf / INFER, Path("own"))
     teacher(Path("nets") / "one")
     assert completed("info", "") == ["own", INFER, RANDOM]
@@ -613,39 +749,61 @@ def test_completion_scripts(shelf: Path, shell: str, monkeypatch: pytest.MonkeyP
     assert (done.returncode, done.stderr) == (0, "") and RANDOM in done.stdout
 
 
-def test_card_writes_into_the_artifact_and_a_folder(shelf: Path) -> None:
+def rendered(*folders: Path) -> dict[Path, str]:
+    """The cards that belong into folders of artifacts, rendered beside one another."""
+    entries = {folder: results.read(folder) for folder in folders}
+    return {folder: seal_text(card.render(entry, entries.values())) for folder, entry in entries.items()}
+
+
+def test_card_writes_into_the_artifact(shelf: Path) -> None:
     record(shelf / INFER, 40.0)
     record(shelf / RANDOM, 50.0)
-    run("card", INFER, "--to", "cards")
+    before = set(shelf.rglob("*"))
+    assert run("card", INFER).splitlines() == [str(shelf / INFER / README)]
     text = (shelf / INFER / README).read_text()
-    assert text == seal_text(
-        card.render(results.read(shelf / INFER), [results.read(shelf / name) for name in (INFER, RANDOM)])
-    )
+    assert text == rendered(shelf / INFER, shelf / RANDOM)[shelf / INFER]
     assert "scores below random selection (50.00 %)" in text
-    assert Path("cards", INFER, README).read_text() == text
-    assert Path("cards", INFER, PREVIEW).read_bytes() == (shelf / INFER / PREVIEW).read_bytes()
-    assert Path("cards", RANDOM, README).exists() and not (shelf / RANDOM / README).exists()
-    board = Path("cards", README).read_text()
-    assert board.startswith("# Leaderboard") and INFER in board and RANDOM in board
+    assert set(shelf.rglob("*")) - before == {shelf / INFER / README} and not [*Path().iterdir()]
     run("verify", INFER)
 
 
-def test_cards_of_artifacts_that_are_not_bundled_can_be_rendered_again_without_them(
-    shelf: Path, tmp_path: Path
-) -> None:
+def test_card_all_renders_every_bundled_card_and_the_leaderboard(shelf: Path) -> None:
+    without_data(shelf, f"{INFER}-hard")
     record(shelf / INFER, 40.0)
-    made = tmp_path / "made" / "mine"
-    write(made)
+    record(shelf / RANDOM, 50.0)
+    teacher(shelf / "one")
+    folders = [shelf / name for name in (INFER, f"{INFER}-hard", RANDOM)]
+    assert run("card", "--all").splitlines() == [str(path / README) for path in (*folders, shelf)]
+    assert {path: (path / README).read_text() for path in folders} == rendered(*folders)
+    assert not (shelf / "one" / README).exists()
+    board = (shelf / README).read_text()
+    assert board == card.leaderboard([results.read(path) for path in folders])
+    assert board.startswith("# Leaderboard") and all(
+        f"[{path.name}]({path.name}/README.md)" in board for path in folders
+    )
+    link = f"[{INFER}](../{INFER}/README.md), whose images are shown"
+    assert link in (folders[1] / README).read_text()
+    run("verify", INFER, RANDOM)
+
+
+def test_card_of_an_artifact_that_is_not_bundled(shelf: Path, tmp_path: Path) -> None:
+    """It stands beside the bundled ones on its card; with --all also on theirs and on the leaderboard."""
+    record(shelf / INFER, 40.0)
+    made = tmp_path / "made" / f"{INFER}-mine"
+    write(made, compensated=True)
     record(made, 50.0)
-    run("card", INFER, made, "--to", "cards")
-    kept = Path("cards", "mine")
-    assert {path.name for path in kept.iterdir()} == {MANIFEST, RESULTS, PREVIEW, README}
-    assert {path.name for path in Path("cards", INFER).iterdir()} == {PREVIEW, README}
-    before = {path: path.read_bytes() for path in Path("cards").rglob("*.*")}
-    shutil.rmtree(made)
-    run("card", INFER, kept, "--to", "cards")
-    assert before == {path: path.read_bytes() for path in Path("cards").rglob("*.*")}
-    assert "mine" in Path("cards", README).read_text() and "50.00" in (shelf / INFER / README).read_text()
+    run("card", made)
+    folders = (shelf / INFER, shelf / RANDOM, made)
+    assert (made / README).read_text() == rendered(*folders)[made] and not (shelf / INFER / README).exists()
+    run("card", made, "--all")
+    assert {path: (path / README).read_text() for path in folders} == rendered(*folders)
+    assert f"| {made.name} |" in (shelf / INFER / README).read_text() and "50.00" in (shelf / README).read_text()
+
+
+def test_card_takes_names_or_all(shelf: Path) -> None:
+    code, line = fail("card")
+    assert code == 2 and line == "error: no card to render; name an artifact, or give --all (ddhub card --help)"
+    assert fail("card", INFER, "--to", "cards")[0] == 2
 
 
 def test_card_refuses_namesakes(shelf: Path, tmp_path: Path) -> None:
@@ -709,8 +867,8 @@ def test_options_that_cannot_be() -> None:
         assert done.exit_code == 2 and done.stdout == ""
 
 
-def test_an_interrupt_is_no_traceback(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddhub.artifact.bundled.read", mock.Mock(side_effect=KeyboardInterrupt))
+def test_an_interrupt_is_not_a_traceback(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddhub.artifact.bundled.at_hand", mock.Mock(side_effect=KeyboardInterrupt))
     monkeypatch.setattr(sys, "argv", ["ddhub", "list"])
     with contextlib.redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
         app.main()

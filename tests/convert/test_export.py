@@ -48,7 +48,6 @@ def write_tensors(
         images=images,
         image_labels=torch.tensor(classes_of),
         tensors=tensors,
-        recipe_text='"""A recipe."""\n',
     )
 
 

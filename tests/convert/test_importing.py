@@ -55,7 +55,7 @@ def normalized(images: Tensor) -> Tensor:
 
 
 def off_grid() -> Tensor:
-    """Normalised images whose values reach beyond [0, 1] in unit scale and are no bytes."""
+    """Normalised images whose values reach beyond [0, 1] in unit scale and are not bytes."""
     return normalized(pixels()) + torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
 
@@ -773,7 +773,7 @@ def test_the_command_line_refuses(
 
 def test_an_imported_artifact_is_no_variant_of_a_recipe(tmp_path: Path) -> None:
     from ddhub.artifact.results import read
-    from ddhub.cards.comparison import beside
+    from ddhub.cards.comparison import compare_with
 
     source = sources.open_source("cifar10-mini")
     path = datm(tmp_path, normalized(pixels(10)), logits(10))
@@ -781,8 +781,8 @@ def test_an_imported_artifact_is_no_variant_of_a_recipe(tmp_path: Path) -> None:
         path, tmp_path / "out", **{**PT, "dataset": "cifar10", "method": "infer", "protocol": "datm"}
     )
     original = read(resolve("cifar10-infer-ipc10"))
-    company = beside(read(found.folder), [original, read(resolve("cifar10-random-ipc10"))])
-    assert company.variants == [] and company.baseline is not None and source.classes == NAMES
+    comparison = compare_with(read(found.folder), [original, read(resolve("cifar10-random-ipc10"))])
+    assert comparison.variants == [] and comparison.baseline is not None and source.classes == NAMES
 
 
 def test_nothing_half_written_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,6 @@ def mosaics(folder: Path, regions: int = 2, side: int = 8, channels: int = 3, **
         images=noise(6, side, channels),
         image_labels=torch.tensor([0, 0, 1, 1, 2, 2]),
         tensors=tensors,
-        recipe_text="'''A recipe.'''\n",
     )
 
 

@@ -269,7 +269,6 @@ def write(folder: Path, spec: dict[str, Any], tensors: dict[str, Tensor], **chan
         images=images(),
         image_labels=CLASSES,
         tensors=tensors,
-        recipe_text='"""A recipe."""\n',
     )
     return folder
 

@@ -73,7 +73,7 @@ OTHERS = (
     ("a label too large", "label 3 is 3, not one of 0..2", parquet([png()] * 6, [0, 1, 2, 3, 0, 1])),
     ("a negative label", "label 0 is -7, not one of 0..2", parquet([png()] * 6, [-7, 1, 2, 0, 0, 1])),
     ("no label", "label 2 is None, not one of 0..2", parquet([png()] * 6, [0, 0, None, 1, 2, 2])),
-    ("no image", "image 1 is no PNG", parquet([png(), None] * 3, LABELS)),
+    ("no image", "image 1 is not a PNG", parquet([png(), None] * 3, LABELS)),
 )
 for name, word, data in OTHERS:
     enter(name, PARQUET, (word,), put(parquet=data))

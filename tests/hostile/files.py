@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from test_artifact import forge, png, same
 
-from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, README, RECIPE, RESULTS, TENSORS
+from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, README, RESULTS, TENSORS
 from tests.hostile._threats import LABELS, Make, enter, put, threat
 
 PICKLE = pickle.dumps(print)  # unpickling it looks a function up by name, as a hostile one does with os.system
@@ -74,7 +74,7 @@ def link(name: str) -> Make:
     return make
 
 
-for name in (MANIFEST, PARQUET, TENSORS, RECIPE, PREVIEW, RESULTS, README, "data"):
+for name in (MANIFEST, PARQUET, TENSORS, PREVIEW, RESULTS, README, "data"):
     enter(f"a link for {name}", name, ("a link to a place outside",), link(name))
 
 
@@ -112,15 +112,26 @@ def large(name: str, announced: bool = False) -> Make:
 
 for name in (MANIFEST, RESULTS, README):
     enter(f"3 GiB of {name}", name, ("3,221,225,472 bytes, where 4,194,304 are allowed",), large(name))
-for name in (PARQUET, TENSORS, RECIPE, PREVIEW):
+for name in (PARQUET, TENSORS, PREVIEW):
     enter(f"3 GiB of {name}", name, ("3221225472 bytes, the manifest says",), large(name))
     enter(f"3 GiB of {name} announced", MANIFEST, ("DDHUB_MAX_BYTES allows 2,147,483,648",), large(name, True))
 
 
-@threat(RECIPE, "5,000,000 bytes, where 4,194,304 are allowed")
-def a_recipe_of_5_MB(folder: Path) -> None:
-    (folder / RECIPE).write_bytes(b"#" * 5_000_000)
-    forge(folder, lambda record: record["files"][RECIPE].update(bytes=5_000_000))
+@threat(PREVIEW, "17,000,000 bytes, where 16,777,216 are allowed")
+def a_preview_of_17_MB(folder: Path) -> None:
+    (folder / PREVIEW).write_bytes(b"#" * 17_000_000)
+    forge(folder, lambda record: record["files"][PREVIEW].update(bytes=17_000_000))
+
+
+@threat("recipe.py", "not part of the artifact; move it away")
+def a_file_of_code(folder: Path) -> None:
+    (folder / "recipe.py").write_text("raise SystemExit")
+
+
+@threat(MANIFEST, "the manifest lists a file too many, 'recipe.py'")
+def a_file_of_code_that_is_listed(folder: Path) -> None:
+    (folder / "recipe.py").write_text("raise SystemExit")
+    forge(folder, lambda record: record["files"].update({"recipe.py": {"sha256": "0" * 64, "bytes": 16}}))
 
 
 def claim(*shape: int) -> Make:

@@ -44,10 +44,10 @@ FIRST = (
     *((f"{form} for a PNG", "another format", saved("RGB", format=form)) for form in ("PPM", "EPS", "PDF", "JPEG")),
 )
 for name, word, data in FIRST:
-    enter(name, PARQUET, ("image 0 is no PNG of (3, 4, 6) pixels", word), images(data))
+    enter(name, PARQUET, ("image 0 is not a PNG of (3, 4, 6) pixels", word), images(data))
 
 
-@threat(PARQUET, "image 0 is no PNG of (3, 4, 6) pixels", "its header says (9400, 9400, 8, 2")
+@threat(PARQUET, "image 0 is not a PNG of (3, 4, 6) pixels", "its header says (9400, 9400, 8, 2")
 def a_PNG_of_9400_pixels(folder: Path) -> None:
     """0.3 MB of file and 265 MB of pixels."""
     pack, row = zlib.compressobj(1), bytes(1 + 3 * 9400)
@@ -56,4 +56,4 @@ def a_PNG_of_9400_pixels(folder: Path) -> None:
     images(png()[:8] + head + chunk(b"IDAT", pixels) + png()[-12:])(folder)
 
 
-enter("the last image exchanged", PARQUET, ("image 5 is no PNG",), images(*[png()] * 5, png(size=(4, 6))))
+enter("the last image exchanged", PARQUET, ("image 5 is not a PNG",), images(*[png()] * 5, png(size=(4, 6))))

@@ -15,7 +15,7 @@ import torch
 
 from ddhub import models, teachers
 from ddhub.artifact.manifest import canonical
-from ddhub.teachers import FACTS, WEIGHTS
+from ddhub.teachers import TEACHER, WEIGHTS
 from tests.hostile._threats import Make, enter
 from tests.hostile.files import PICKLE, link
 from tests.hostile.tensors import header
@@ -50,13 +50,13 @@ def change(edit: Callable[[Path], object], **facts: Any) -> Make:
     def make(folder: Path) -> None:
         sound(folder)
         edit(folder)
-        record = json.loads((folder / FACTS).read_text()) | facts
+        record = json.loads((folder / TEACHER).read_text()) | facts
         if "files" not in facts:
             data = (folder / WEIGHTS).read_bytes()
             record["files"] = {WEIGHTS: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
         content = {key: value for key, value in record.items() if key not in ("run", "digest")}
         record["digest"] = hashlib.sha256(canonical(content).encode()).hexdigest()
-        (folder / FACTS).write_text(canonical(record) + "\n")
+        (folder / TEACHER).write_text(canonical(record) + "\n")
 
     return make
 
@@ -107,10 +107,10 @@ for name, word, make in WRONG_WEIGHTS:
 
 WRONG_FACTS = (
     ("other files of a teacher", "'files' must be", say(files={WEIGHTS: ENTRY, "../x": ENTRY})),
-    ("a link for facts", "a link to a place outside", after(link(FACTS))),
-    ("5 MB of facts", "where 4,194,304 are allowed", after(grow(FACTS, 5_000_000))),
-    ("facts that are NaN", "NaN is not", after(lambda folder: (folder / FACTS).write_text('{"accuracy":NaN}'))),
+    ("a link for facts", "a link to a place outside", after(link(TEACHER))),
+    ("5 MB of facts", "where 4,194,304 are allowed", after(grow(TEACHER, 5_000_000))),
+    ("facts that are NaN", "NaN is not", after(lambda folder: (folder / TEACHER).write_text('{"accuracy":NaN}'))),
     ("facts nested deep", "nested more than 32", say(protocol=json.loads('{"a":' * 40 + "1" + "}" * 40))),
 )
 for name, word, make in WRONG_FACTS:
-    enter(name, FACTS, (word,), make)
+    enter(name, TEACHER, (word,), make)

@@ -40,7 +40,7 @@ def a_header_of_87_MB(folder: Path) -> None:
 NO_HEADER = (
     ("a header of 2^63 bytes", "a header of 9,223,372,036,854,775,808", header("{}", length=2**63)),
     ("a header longer than the file", "a header of 300 bytes in a file of 10", header("{}", length=300)),
-    ("a header that is a list", "its header is no JSON object", header("[]")),
+    ("a header that is a list", "its header is not a JSON object", header("[]")),
     ("a header nested deep", "its header: ", header("[" * 200_000)),
     ("a tensor twice", "the key 'a' twice", header('{"a":{},"a":{}}')),
 )
@@ -57,7 +57,7 @@ OTHERS = (
     ("bytes behind the tensors", "50 bytes of tensors, not 46", tensors(bytes(50))),
     ("tensors cut short", "40 bytes of tensors, not 46", tensors(bytes(40))),
     ("offsets beyond the file", "not at bytes", tensors(delta={"data_offsets": [36, 2**62]})),
-    ("offsets that are no numbers", "'decoder.delta' is not as", tensors(delta={"data_offsets": ["0", None]})),
+    ("offsets that are not numbers", "'decoder.delta' is not as", tensors(delta={"data_offsets": ["0", None]})),
     ("an infinite logit", "'labels.logits' holds a value that is not finite", tensors(b"\x00\x7c" + bytes(44))),
     ("a logit that is NaN", "'labels.logits' holds a value that is not finite", tensors(b"\x01\x7e" + bytes(44))),
 )

@@ -57,12 +57,12 @@ MEANING = (
     ("no temperature", "temperature is None", set_field(labels={"kind": "soft"})),
     ("unknown labels", "labels '__import__' are not known", set_field(labels={"kind": "__import__"})),
     (
-        "mosaics that are no squares",
+        "mosaics that are not squares",
         "factor 2 for images of 4 x 6",
         set_field(decoder={"kind": "crops", "factor": 2, "side": 2}),
     ),
     ("an unknown decoder", "decoder 'os.system' is not known", set_field(decoder={"kind": "os.system"})),
-    ("an augmentation that is a text", "augment is no object", set_field(protocol={"augment": "dsa"})),
+    ("an augmentation that is a text", "augment is not an object", set_field(protocol={"augment": "dsa"})),
     ("no epochs", "epochs is 0", set_field(protocol={"epochs": 0})),
     ("an unknown setting", "unknown field 'hook'", set_field(protocol={"hook": "os.system"})),
 )

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from hub import store
+
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +21,12 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     awake = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
     for module in (_http, file_download, client):
         monkeypatch.setattr(module, "time", awake)
+
+
+@pytest.fixture
+def pictures_in_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repositories keep pictures beside texts, not as large files: the Hub says no sha256 of them."""
+    monkeypatch.setattr(store, "LFS_PATTERNS", tuple(kind for kind in store.LFS_PATTERNS if kind != "png"))
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ LIKE = bundled.BUNDLED / "cifar10-random-ipc10"
 
 @cache
 def _version(number: int, name: str, changes: tuple[tuple[str, Any], ...]) -> dict[str, bytes]:
-    manifest = replace(read_manifest(LIKE), name=name, ipc=1, tensors={}, files={}, **dict(changes))
+    manifest = replace(read_manifest(LIKE), name=name, ipc=1, tensors={}, content="", files={}, **dict(changes))
     images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
     with tempfile.TemporaryDirectory() as folder:
         given = {"images": images, "image_labels": torch.arange(10), "tensors": {}}
-        artifact = Artifact.write(Path(folder) / name, manifest=manifest, recipe_text=f"# {number}\n", **given)
+        artifact = Artifact.write(Path(folder) / name, manifest=manifest, **given)
         run = results.read(LIKE).results[0]
         artifact.add_result({**vars(run), "artifact": name, "digest": artifact.manifest.digest, "seed": number})
         (artifact.folder / README).write_text(seal_text(f"# version {number}"))

@@ -23,12 +23,10 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], count: int, channels: 
         **{key: value[:1] * channels for key, value in {"mean": (0.5,), "std": (0.2,)}.items()},
         "pixel_range": ((0.0, 1.0),) * channels,
     }
-    manifest = tiny(name=folder.name, tensors={}, **{**levels, **fields})
+    manifest = tiny(name=folder.name, tensors={}, content="", files={}, **{**levels, **fields})
     images = torch.randint(256, (count, channels, 8, 6), dtype=torch.uint8, generator=draw)
     labels = torch.arange(count) // (count // CLASSES)
-    return Artifact.write(
-        folder, manifest=manifest, images=images, image_labels=labels, tensors=tensors, recipe_text="'''A recipe.'''\n"
-    )
+    return Artifact.write(folder, manifest=manifest, images=images, image_labels=labels, tensors=tensors)
 
 
 def infer(folder: Path, *accuracies: float, channels: int = 3, labels: str = "soft", seed: int = 0) -> Path:

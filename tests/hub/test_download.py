@@ -12,7 +12,7 @@ import pytest
 
 import ddhub
 from ddhub.artifact.bundled import BUNDLED
-from ddhub.artifact.manifest import PARQUET, RECIPE, parse
+from ddhub.artifact.manifest import PARQUET, PREVIEW, parse
 from ddhub.errors import ArtifactError, HubError, UsageError
 from ddhub.hub import download
 from ddhub.remote import client
@@ -206,7 +206,7 @@ def test_the_size_is_known_and_limited_before_the_download(hub: DummyHub, monkey
     hub.put(REPO, version(1))
     monkeypatch.setenv("DDHUB_MAX_BYTES", "50000")
     with pytest.raises(
-        UsageError, match=r"lab/tiny: 7\d,\d{3} bytes, and DDHUB_MAX_BYTES allows 50,000; set it higher"
+        UsageError, match=r"lab/tiny: 5\d,\d{3} bytes, and DDHUB_MAX_BYTES allows 50,000; set it higher"
     ):
         resolve(REPO)
     assert {request.file for request in hub.requests("resolve")} == {MANIFEST, RESULTS}
@@ -224,6 +224,9 @@ def test_a_manifest_of_any_size_is_not_downloaded(hub: DummyHub) -> None:
     assert {request.file for request in hub.requests("resolve")} == {RESULTS}
 
 
+OTHER_PICTURE = version(1)[PREVIEW][:-1] + b"x"  # of the same size
+
+
 def spoilt(change: dict[str, bytes | None]) -> dict[str, bytes]:
     return {path: data for path, data in {**version(1), **change}.items() if data is not None}
 
@@ -232,10 +235,13 @@ def spoilt(change: dict[str, bytes | None]) -> dict[str, bytes]:
     ("files", "message"),
     [
         (spoilt({MANIFEST: None}), "no manifest.json at commit"),
-        (spoilt({PARQUET: None}), f"{PARQUET} at commit .* is missing or not as the manifest says"),
-        (spoilt({PARQUET: version(2)[PARQUET]}), f"{PARQUET} at commit .* is missing or not as the manifest says"),
-        (spoilt({RECIPE: b"# 2\n"}), f"{RECIPE}: its sha256 differs"),
-        (spoilt({RECIPE: b"# 1\n\n"}), f"{RECIPE} at commit .* is missing or not as the manifest says"),
+        (spoilt({PARQUET: None}), f"{PARQUET} at commit .* is missing or differs from the manifest"),
+        (spoilt({PARQUET: version(2)[PARQUET]}), f"{PARQUET} at commit .* is missing or differs from the manifest"),
+        (spoilt({PREVIEW: OTHER_PICTURE}), f"{PREVIEW} at commit .* is missing or differs from the manifest"),
+        (
+            spoilt({PREVIEW: version(1)[PREVIEW] + b"x"}),
+            f"{PREVIEW} at commit .* is missing or differs from the manifest",
+        ),
         (spoilt({MANIFEST: b"{}"}), "manifest.json: "),
         (spoilt({MANIFEST: version(1)[MANIFEST].replace(b'"ipc": 1', b'"ipc": 2')}), "manifest.json: the digest"),
         (version(1, "other"), "lab/tiny: holds 'other', not 'tiny'"),
@@ -250,7 +256,19 @@ def test_a_repository_that_is_no_sound_artifact_is_refused(
             resolve(REPO)
     with pytest.raises((ArtifactError, HubError)):
         resolve(REPO, local_files_only=True)
-    assert files.get(RECIPE) == b"# 2\n" or not hub.requests("cdn")  # of a small file the Hub knows no sha256
+    assert not hub.requests("cdn")
+
+
+@pytest.mark.usefixtures("pictures_in_git")
+def test_a_file_of_which_the_hub_says_no_sha256_is_hashed(hub: DummyHub) -> None:
+    hub.put(REPO, spoilt({PREVIEW: OTHER_PICTURE}))
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match=f"{PREVIEW}: its sha256 differs"):
+            resolve(REPO)
+    with pytest.raises((ArtifactError, HubError)):
+        resolve(REPO, local_files_only=True)
+    hub.put(REPO, version(1))
+    assert is_exactly(resolve(REPO), version(1))
 
 
 @pytest.mark.parametrize("path", [MANIFEST, PARQUET, RESULTS])
@@ -272,11 +290,11 @@ def test_a_damaged_file_in_the_cache_is_found_and_fetched_once_more(
 def test_a_link_out_of_the_cache_is_not_followed(hub: DummyHub, tmp_path: Path) -> None:
     commit = hub.put(REPO, version(1))
     secret = tmp_path / "secret"
-    file = resolve(REPO) / RECIPE
+    file = resolve(REPO) / PREVIEW
     secret.write_bytes(file.read_bytes())
     file.unlink()
     file.symlink_to(secret)
-    with pytest.raises(ArtifactError, match=f"{RECIPE}: a link to a place outside"):
+    with pytest.raises(ArtifactError, match=f"{PREVIEW}: a link to a place outside"):
         resolve(REPO, revision=commit, local_files_only=True)
     assert is_exactly(resolve(REPO, revision=commit), version(1))
     assert secret.exists() and "blobs" in os.readlink(file)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from ddhub.artifact import bundled
-from ddhub.artifact.manifest import PARQUET, RECIPE
+from ddhub.artifact.manifest import PARQUET, PREVIEW
 from ddhub.cli.app import cli
 from ddhub.errors import HubError, UsageError
 from ddhub.remote import client
@@ -52,6 +52,11 @@ def verify() -> dict[str, Any]:
     return dict(report)
 
 
+@pytest.mark.usefixtures("pictures_in_git")
+def test_files_without_a_sha256_on_the_hub_are_downloaded(hub: DummyHub, published: str) -> None:
+    assert verify()["ok"] and {request.file for request in hub.log} == {"", MANIFEST, PREVIEW, RESULTS}
+
+
 def test_nothing_is_downloaded_but_small_files(hub: DummyHub, published: str) -> None:
     report = verify()
     assert report == {
@@ -62,7 +67,7 @@ def test_nothing_is_downloaded_but_small_files(hub: DummyHub, published: str) ->
         "digest": digest(version(1)),
         "ok": True,
     }
-    assert {request.file for request in hub.log} == {"", MANIFEST, RECIPE, RESULTS}
+    assert {request.file for request in hub.log} == {"", MANIFEST, RESULTS}
     code, text = run("verify", NAME, "--remote")
     assert code == 0 and text == f"tiny: ok, lab/tiny v1 is commit {published}\n"
     with pytest.raises(UsageError, match="unknown published artifact 'tini'; did you mean 'tiny'"):
@@ -95,16 +100,25 @@ def test_a_difference_is_an_error_of_code_1(hub: DummyHub, published: str, what:
     assert not report["ok"] and message in report["error"]
 
 
-@pytest.mark.parametrize("path", [MANIFEST, PARQUET, RECIPE])
+def other_picture() -> bytes:
+    """As long as the preview, so that its size does not give it away."""
+    return version(1)[PREVIEW][:-1] + b"x"
+
+
+@pytest.mark.parametrize("path", [MANIFEST, PARQUET, PREVIEW])
+@pytest.mark.parametrize("storage", ["large files", "pictures in git"])
 def test_other_files_under_the_same_commit(
-    hub: DummyHub, published: str, path: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, path: str, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even the Hub can do that, but another one can say that it is the Hub."""
+    if storage == "pictures in git":
+        request.getfixturevalue("pictures_in_git")
+    published = request.getfixturevalue("published")
     original = Repo.resolve
 
     def resolve(self: Repo, revision: str) -> Commit:
         commit = original(self, revision)
-        data = version(2)[path]
+        data = other_picture() if path == PREVIEW else version(2)[path]
         other = replace(commit, files={**commit.files, path: Blob(data, self.is_lfs(path, len(data)))})
         return other if commit.oid == published else commit
 

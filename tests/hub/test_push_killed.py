@@ -128,6 +128,7 @@ def test_a_push_to_a_folder(kill: Kill, versions: dict[str, Path], tmp_path: Pat
         states.append(loaded())  # between the folder and the catalog neither
         assert states[-1] in (("old", "", "new") if replaces else ("", "new"))
         assert kill(versions["new"], tree, 0).isdigit() and loaded() == "new"
-        assert {path.name for path in tree.iterdir()} == {INFER, "catalog.json"}
+        # The lock file stays where the second push had nothing to do, as the first had lost only its last step.
+        assert {path.name for path in tree.iterdir()} - {".lock"} == {INFER, "catalog.json"}
     assert {"old" if replaces else "", "new"} <= {*states}
     print(f"push to a folder killed at ten points, {'over another' if replaces else 'the first'}: loads: {states}")

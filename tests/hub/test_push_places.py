@@ -39,7 +39,7 @@ def test_the_command(signed_in: DummyHub, tmp_path: Path, monkeypatch: pytest.Mo
     told = cli(folder, "--dry-run").splitlines()
     url = f"{hub.endpoint}/datasets/ddhub/{INFER}"
     assert told[0] == "ok: the artifact loads" and told[-1] == f"{url}: would be written, tag v1" and not hub.repos
-    assert told[-2].endswith("bytes in 8 files") and any(line.endswith(f"  {COMPENSATORS}") for line in told)
+    assert told[-2].endswith("bytes in 7 files") and any(line.endswith(f"  {COMPENSATORS}") for line in told)
     told = cli(folder, "--private").splitlines()
     commit = hub.head(f"ddhub/{INFER}")
     assert told[-2] == f"{url}: published, commit {commit}, tag v1" and told[-1].startswith('catalog entry: {"repo": ')

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from test_results import result
+from click.testing import CliRunner
+from test_results import result, tiny
 
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import README, TENSORS
+from ddhub.cli.app import cli
 from ddhub.errors import DDHubError, HubError, UsageError
 from ddhub.protocols.named import protocol
 from ddhub.publish.push import push
@@ -66,6 +68,26 @@ def test_what_has_no_results_or_is_below_its_baseline_is_not_published(signed_in
     assert "**Below random selection** of as many images: convnet3 under infer-dynamic; see the results." in text
     assert "scores below random selection (30.50 %)" in text
     push(random, f"lab/{RANDOM}")  # the baseline itself needs none
+
+
+def test_what_was_made_from_a_changed_working_tree_is_not_published(signed_in: DummyHub, tmp_path: Path) -> None:
+    hub, commit = signed_in, "29132ea9950348b6509b2e0b33a63208f0931095"
+    dirty = shelf.random(tmp_path / RANDOM, 30.0, recipe={**tiny().recipe, "commit": f"{commit}+"})
+    for target in (f"lab/{RANDOM}", tmp_path / "tree"):
+        with pytest.raises(UsageError, match=f"{RANDOM} was made from a working tree .*, or .* --accept-uncommitted"):
+            push(dirty, target)
+        with pytest.raises(UsageError, match="differs from its commit, so nobody can look its code up; commit and"):
+            push(dirty, target, dry_run=True, accept_below_baseline=True)
+    assert not hub.log and not (tmp_path / "tree").exists()
+    words = ["push", str(dirty), "--to", f"lab/{RANDOM}"]
+    assert CliRunner().invoke(cli, words).exit_code != 0 and not hub.repos
+    done = CliRunner().invoke(cli, [*words, "--accept-uncommitted"], catch_exceptions=False)
+    assert done.exit_code == 0 and "published" in done.stdout
+    assert f"| commit | {commit}+ |" in hub.files(f"lab/{RANDOM}")[README].decode()
+    push(dirty, tmp_path / "tree", accept_uncommitted=True)
+    assert (tmp_path / "tree" / RANDOM / README).exists()
+    clean = shelf.random(tmp_path / "clean" / RANDOM, 30.0, recipe={**tiny().recipe, "commit": commit})
+    assert push(clean, tmp_path / "other").changed  # it takes no option
 
 
 def test_of_several_baselines_the_one_with_the_same_students_counts(signed_in: DummyHub, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("hasty")
 @pytest.fixture
 def known(hub: DummyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The id of a teacher, the model repository lab/net, which the artifact lab/taught names."""
-    monkeypatch.setattr(teachers, "_found", {})
+    monkeypatch.setattr(teachers, "_identified", {})
     digest = teachers.write(tmp_path / "made" / "net", net(), **FACTS)
     folder = artifact(tmp_path / "made" / "taught", with_ids([{"name": "net", "digest": digest}]), Protocol())
     hub.put("lab/net", {**contents(tmp_path / "made" / "net"), "README.md": b"# net\n"}, repo_type="model")
@@ -36,7 +36,7 @@ def test_an_artifact_of_the_hub_finds_its_teachers_there(hub: DummyHub, known: s
     x, y = next(data.batches(0))
     assert y.shape == (len(x), 3)
     asked = {request.file for request in hub.log if "lab/net" in request.path}
-    assert asked == {"", teachers.FACTS, teachers.WEIGHTS}
+    assert asked == {"", teachers.TEACHER, teachers.WEIGHTS}
     hub.log.clear()
     ddhub.load("lab/taught")
     assert not [request for request in hub.log if "lab/net" in request.path]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import ddhub
-from ddhub.artifact.manifest import PARQUET, RECIPE
+from ddhub.artifact.manifest import PARQUET, PREVIEW
 from ddhub.errors import ArtifactError, HubError, UsageError
 from ddhub.hub import download
 from ddhub.remote import static
@@ -121,14 +121,14 @@ def test_a_damaged_copy_is_replaced(tree: Path, server: Server) -> None:
     folder = resolve(NAME, source=server.url)
     (folder / PARQUET).write_bytes(b"x" * len(version(1)[PARQUET]))
     assert is_exactly(resolve(NAME, source=server.url), version(1))
-    (folder / RECIPE).unlink()
+    (folder / PREVIEW).unlink()
     server.shutdown()
     server.server_close()
     with pytest.raises(HubError, match="the server cannot be reached"):
         resolve(NAME, source=server.url)
 
 
-@pytest.mark.parametrize("path", [PARQUET, RECIPE, MANIFEST])
+@pytest.mark.parametrize("path", [PARQUET, PREVIEW, MANIFEST])
 @pytest.mark.parametrize("change", ["longer", "shorter", "other", "missing"])
 def test_what_is_not_as_listed_leaves_nothing(tree: Path, server: Server, path: str, change: str) -> None:
     file = tree / NAME / path

@@ -18,6 +18,7 @@ def skip_without_timm() -> None:
     """Skip a test where timm is not installed."""
     if importlib.util.find_spec("timm") is None:
         pytest.skip("needs timm")
+    from tools import torchvision_stub  # noqa: F401  first: timm imports torchvision, which may need its help
 
 
 def trained(name: str, size: int = 32) -> nn.Module:

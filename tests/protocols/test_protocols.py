@@ -55,6 +55,7 @@ BY_HAND: dict[str, tuple[tuple[float, float, float], int, float]] = {
     "datm": ((0.01, 0.01, 0.001), 4, T1),
     "edf": ((0.01, 0.01, 0.001), 8, T1),
     "edf-kd": ((1e-3, 9.99993146e-4, 5.02617982e-4), 20, T20),
+    "teacher": ((0.0, 0.2 / 3, 0.2 / 13), 8, OWN),
     "squeeze": ((0.1, 0.0999938316, 6.16837592e-6), 8, OWN),
     "squeeze-tiny": ((0.002, 0.0416, 2.43594974e-4), 4, OWN),
 }
@@ -88,7 +89,8 @@ def test_rates_steps_and_loss_equal_numbers_by_hand(name: str) -> None:
     assert float(data.loss(output, target)) == pytest.approx(soft, rel=1e-6)
     # class 1 from the same logits: ln(1 + e^60) = 60, at any temperature
     wrong = torch.tensor([[0.0, 1.0]] * 3)
-    assert float(make(plan, hard=True).loss(output, wrong)) == pytest.approx(60.0)
+    # and with the label smoothed to (s / 2, 1 - s / 2) as much less
+    assert float(make(plan, hard=True).loss(output, wrong)) == pytest.approx(60.0 * (1 - plan.label_smoothing / 2))
 
 
 @pytest.mark.parametrize(
@@ -98,10 +100,12 @@ def test_rates_steps_and_loss_equal_numbers_by_hand(name: str) -> None:
         ("datm", {501: 0.01, 502: 0.001, 1000: 0.001}),
         ("squeeze-tiny", {2: 0.0812, 4: 0.1604, 5: 0.2, 20: 0.15}),  # (1 + cos(pi 15 / 45)) / 2 = 3 / 4
         ("rded", {150: 1e-3 * (1 + math.sqrt(0.5)) / 2, 200: 7.5e-4}),  # a quarter of the circle, a third of pi
+        # every step of one cycle has its own: up in 3 epochs, down in 13
+        ("teacher", {0.5: 0.2 / 6, 2.25: 0.15, 3: 0.2, 9.5: 0.1, 15.5: 0.2 / 26}),
         ("infer-static", {100: 1e-3 * (1 + math.sqrt(0.5)) / 2, 200: 5e-4}),
     ],
 )
-def test_rates_inside_the_schedules(name: str, rates: dict[int, float]) -> None:
+def test_rates_inside_the_schedules(name: str, rates: dict[float, float]) -> None:
     found = {epoch: learning_rate(protocol(name), epoch) for epoch in rates}
     assert found == pytest.approx(rates)
 

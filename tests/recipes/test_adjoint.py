@@ -298,7 +298,7 @@ def test_a_bias_before_an_instance_norm_has_no_gradient_at_all() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "convnet3-bn", "convnet7", "timm:resnet18"])
 def test_other_nets_are_not_flat(name: str) -> None:
-    with pytest.raises(UsageError, match="is no ConvNet with InstanceNorm; use convnet3, or convnet3-wN"):
+    with pytest.raises(UsageError, match="is not a ConvNet with InstanceNorm; use convnet3, or convnet3-wN"):
         Flat(name, 10, 32, 3)
 
 

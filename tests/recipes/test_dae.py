@@ -16,7 +16,7 @@ from ddhub.errors import UsageError
 from ddhub.measures.cam import grad_cam, smooth_grad_cam
 from ddhub.sources.known import KNOWN
 from recipes.trajectories import dae
-from recipes.trajectories.dae import Enhancing, Looking, activation, imagenet_numbers, weights
+from recipes.trajectories.dae import Enhancing, PixelWeights, activation, imagenet_numbers, weights
 
 HOW = Enhancing(seed=0, cam="grad-cam", every=50, beta=1.0, threshold=0.0)
 
@@ -89,12 +89,12 @@ def test_smooth_grad_cam_equals_a_loop() -> None:
 
 def test_weights_do_not_depend_on_the_batch_and_noise_on_the_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     net, (x, y) = trained("convnet3-w8").float(), batch()
-    look = Looking(net=net, how=HOW)
+    look = PixelWeights(net=net, settings=HOW)
     whole = look.weights(x.float(), y, 0)
     assert whole.shape == (5, 1, 32, 32) and bool(((whole == 1) | (whole >= 1)).all()) and 1 < float(whole.max()) <= 2
     monkeypatch.setattr(dae, "_TOGETHER", 2)
     torch.testing.assert_close(look.weights(x.float(), y, 50), whole)
-    smooth = Looking(net=net, how=replace(HOW, cam="smooth-grad-cam++"))
+    smooth = PixelWeights(net=net, settings=replace(HOW, cam="smooth-grad-cam++"))
     assert torch.equal(smooth.weights(x.float(), y, 0), smooth.weights(x.float(), y, 0))
     assert not torch.equal(smooth.weights(x.float(), y, 0), smooth.weights(x.float(), y, 50))
     assert [HOW.due(i) for i in (0, 1, 49, 50, 51, 100)] == [True, False, False, True, False, True]
@@ -111,7 +111,7 @@ def test_a_net_of_imagenet_is_asked_for_the_subsets_class() -> None:
     net = nn.Sequential(nn.Identity(), Parity())
     x = torch.rand(2, 3, 4, 4)
     for numbers, seen in ((torch.tensor([217, 482]), (1, 0)), (None, (0, 1))):  # without numbers classes 0 and 1
-        found = Looking(net=net, how=HOW, numbers=numbers).weights(x, torch.tensor([0, 1]), 0)
+        found = PixelWeights(net=net, settings=HOW, numbers=numbers).weights(x, torch.tensor([0, 1]), 0)
         wanted = torch.stack([x[n, channel] for n, channel in enumerate(seen)])
         torch.testing.assert_close(found, weights(activation(wanted, (4, 4)), 1.0))
 

@@ -405,11 +405,11 @@ def test_a_pretrained_net_is_loaded_once_and_asked_for_its_own_classes(
     cfg = replace(edf.SMOKE, cam_net="timm:resnet18.tv_in1k", ipc=1)
     run = Run(edf, cfg, tmp_path / "x")
     for _ in range(2):
-        look = edf.looking(cfg, run, data, nn.Identity())
+        look = edf.pixel_weights(cfg, run, data, nn.Identity())
         assert look is not None and look.numbers is not None and look.numbers[1] == 217 and len(loads) == 1
         found = look.weights(random(3, 3, 64, 64).float(), torch.tensor([0, 1, 2]), 0)
         assert found.shape == (3, 1, 64, 64)
-    official = edf.looking(replace(cfg, cam_class="official"), run, data, nn.Identity())
+    official = edf.pixel_weights(replace(cfg, cam_class="official"), run, data, nn.Identity())
     assert official is not None and official.numbers is None
     with pytest.raises(UsageError, match="is normalised by"):
         edf.check(cfg, replace(data, std=(0.2, 0.2, 0.2), labels=torch.arange(51) % 10))
@@ -458,7 +458,7 @@ def bare(tmp_path: Path, cfg: edf.Config) -> Callable[[], object]:
         ({"cam": "cam"}, "unknown cam 'cam'"),
         ({"init": "noise"}, "unknown init 'noise'"),
         ({"dsa": "color_blur"}, "unknown operation in dsa 'blur'"),
-        ({"net": "resnet18"}, "net 'resnet18' is no ConvNet with InstanceNorm"),
+        ({"net": "resnet18"}, "net 'resnet18' is not a ConvNet with InstanceNorm"),
         ({"cam_net": "timm:resnet18.tv_in1k"}, "the classes of cifar10-mini are none of ImageNet's"),
         ({"cam_net": "resnet19"}, "unknown model 'resnet19'"),
         ({"threshold": 0.0}, "threshold is 0.0; it must be a finite number above 0"),

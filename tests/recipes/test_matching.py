@@ -270,7 +270,7 @@ def test_the_contrastive_loss_equals_the_written_out_sum() -> None:
                 near = [float(place(given[c, i]) @ place(key)) / tau for key in keys]
                 losses.append(math.log(sum(math.exp(v) for v in near)) - near[c])
             total += sum(losses) / len(losses)
-        contrast.how = replace(contrast.how, kind=kind)
+        contrast.settings = replace(contrast.settings, kind=kind)
         parts = [slice(0, 1), slice(1, 3)]
         found = sum(float(contrast.loss(given[part], part, pick[part])) for part in parts)
         assert found == pytest.approx(total, rel=1e-9)
@@ -283,7 +283,7 @@ def test_the_weight_balances_running_norms_of_both_gradients() -> None:
     contrast.joined(2 * a, a / 12)
     assert float(contrast.weight) == pytest.approx(0.1 * (0.99 * 6 + 0.01 * 12) / 0.5)
     assert [contrast.measures(i) for i in (0, 5, 10)] == [True, False, True]
-    literal = Contrast(replace(contrast.how, weight="literal"), torch.zeros(2))
+    literal = Contrast(replace(contrast.settings, weight="literal"), torch.zeros(2))
     assert float(literal.weight) == 1 and not literal.measures(0)
 
 

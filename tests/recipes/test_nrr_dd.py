@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from test_cam import skip_without_timm
 from test_ranks import torchrun
 from torch import Tensor, nn
 
@@ -452,7 +452,7 @@ def test_teachers_of_cpu_presets_are_those_of_the_other_recipes() -> None:
     ("changes", "message"),
     [
         ({"ipc": 4}, "12 images with 1 squares each are 12 patches a class, 16 are needed; raise --mipc or --top"),
-        ({"epsilon": 0.0}, r"epsilon is 0; it must be in \(0, 1\]"),
+        ({"epsilon": 0.0}, r"epsilon is 0.0; it must be in \(0, 1\]"),
         ({"epsilon": 1.5}, r"epsilon is 1.5; it must be in \(0, 1\]"),
         ({"refine": "foreground"}, "unknown refine 'foreground'; did you mean 'background'?"),
         ({"labels": "dbr-twice"}, "unknown labels 'dbr-twice'; did you mean 'dbr-once'?"),
@@ -488,8 +488,7 @@ def test_what_cannot_be_is_said_before_anything_is_computed(
 
 
 def test_a_teacher_of_tokens_is_refused() -> None:
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("needs timm")
+    skip_without_timm()
     cfg = replace(nrr_dd.PRESETS["imagenette-ipc1"], teacher="timm:vit_tiny_patch16_224")
     source = Run(nrr_dd, nrr_dd.SMOKE, Path("x")).source("cifar10-mini", "train")
     source = replace(source, images=torch.zeros(1, 3, 224, 224, dtype=torch.uint8))

@@ -181,7 +181,7 @@ def test_search_finds_what_one_image_and_crop_at_a_time_finds(how: Search, monke
 
 def test_another_class_has_boxes_of_its_own() -> None:
     net, images = teacher(), pictures(30)
-    common = {"how": HOW, "count": 30, "mean": MEAN, "std": STD}
+    common = {"settings": HOW, "count": 30, "mean": MEAN, "std": STD}
     one, other = (search(net, images, torch.arange(30), label, seed=0, **common) for label in (0, 1))
     again = search(net, images, torch.arange(30), 0, seed=0, **common)
     assert torch.equal(one["boxes"], again["boxes"]) and not torch.equal(

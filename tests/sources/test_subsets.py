@@ -318,8 +318,8 @@ def test_the_command_line(root: Path) -> None:
 
 
 def test_they_are_cited_with_imagenet() -> None:
-    assert "cazenavette2022distillation" in citations._DATASETS["imagemeow"]
-    assert "wang2025edf" in citations._DATASETS["dogs-hard"]
+    assert "cazenavette2022distillation" in citations.of_dataset("imagemeow")
+    assert "wang2025edf" in citations.of_dataset("dogs-hard")
     keys = [re.findall(r"@\w+\{(\w+)", entry) for entry in citations.citations([], ["imagemeow", "imagefruit"])]
     assert keys == [["cazenavette2022distillation"], ["russakovsky2015imagenet"], ["ddhub"]]
 
