@@ -52,7 +52,7 @@ def find(
         if bundled.has_data(kept) or not whole:
             return kept, None
         if base not in pins():
-            cause = "the package holds its results but not its data"
+            cause = "its data are not kept here, only its results"
             raise ArtifactError(f"{base}: {cause}; make it again by the command on its card, {kept / README}")
     if folder.exists():
         raise ArtifactError(f"{folder} is a file, not an artifact's folder; name the folder that holds {MANIFEST}")

@@ -139,7 +139,7 @@ def test_revisions(hub: DummyHub, caplog: pytest.LogCaptureFixture) -> None:
     for bad in ("../main", "a b", "x" * 201, "-x"):
         with pytest.raises(UsageError, match="is not a commit, branch or tag"):
             resolve(REPO, revision=bad)
-    with pytest.raises(UsageError, match="only what is on the Hub has revisions"):
+    with pytest.raises(UsageError, match="only artifacts on the Hub have revisions"):
         resolve(BUNDLED / "cifar10-random-ipc10", revision="v1")
 
 

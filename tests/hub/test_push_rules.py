@@ -76,7 +76,7 @@ def test_what_was_made_from_a_changed_working_tree_is_not_published(signed_in: D
     for target in (f"lab/{RANDOM}", tmp_path / "tree"):
         with pytest.raises(UsageError, match=f"{RANDOM} was made from a working tree .*, or .* --accept-uncommitted"):
             push(dirty, target)
-        with pytest.raises(UsageError, match="differs from its commit, so nobody can look its code up; commit and"):
+        with pytest.raises(UsageError, match="differs from its commit, so its code cannot be looked up; commit and"):
             push(dirty, target, dry_run=True, accept_below_baseline=True)
     assert not hub.log and not (tmp_path / "tree").exists()
     words = ["push", str(dirty), "--to", f"lab/{RANDOM}"]

@@ -84,7 +84,7 @@ def test_a_folder(tree: Path) -> None:
     for bad in ("tinny", "../tree/tiny", str(tree / NAME)):
         with pytest.raises(UsageError, match="unknown artifact"):
             resolve(bad, source=tree)
-    with pytest.raises(UsageError, match="only what is on the Hub has revisions"):
+    with pytest.raises(UsageError, match="only artifacts on the Hub have revisions"):
         resolve(NAME, source=tree, revision="v1")
 
 
