@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +16,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import ddhub
+from ddhub.artifact import bundled
 from ddhub.artifact.folder import Artifact
+from ddhub.artifact.manifest import Manifest
 from ddhub.errors import UsageError
+from ddhub.sources import source as sources
+from recipes import __main__
+from recipes.run import draws
 from recipes.run.options import configure, discover
 from recipes.run.run import Run
 
@@ -31,6 +40,12 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
         cwd=ROOT, capture_output=True, text=True, timeout=240,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
+
+
+def digest(folder: Path) -> str:
+    """The digest of an artifact, whatever was committed while the tests ran."""
+    m = Artifact.open(folder).manifest
+    return replace(m, recipe={**m.recipe, "commit": ""}).digest
 
 
 def test_discover_finds_every_recipe() -> None:
@@ -48,7 +63,9 @@ class Smokes(dict[str, Path]):
         self[name] = out = self.factory.mktemp("smoke") / "smoke"
         done = command(name, str(out), "--preset", "smoke")
         assert done.returncode == 0, done.stderr
-        assert f"digest {Artifact.open(out).manifest.digest}" in done.stdout
+        m = Artifact.open(out).manifest
+        said = f"{out}: digest {m.digest}, content {m.content}, {m.stored_bytes:,} stored bytes"
+        assert done.stdout.splitlines()[0] == said
         return out
 
 
@@ -143,7 +160,7 @@ def test_interrupted_in_each_stage_and_started_again_gives_the_same_digest(
             assert died.stderr.splitlines()[-1].startswith("interrupted; the same command again goes on")
     done = command("infer", str(out), "--preset", "smoke")
     assert done.returncode == 0, done.stderr
-    assert Artifact.open(out).manifest.digest == Artifact.open(finished["infer"]).manifest.digest
+    assert digest(out) == digest(finished["infer"])
 
 
 def test_kill_at_any_moment_leaves_no_half_artifact(finished: dict[str, Path], tmp_path: Path) -> None:
@@ -161,7 +178,7 @@ def test_kill_at_any_moment_leaves_no_half_artifact(finished: dict[str, Path], t
         if out.exists():
             Artifact.open(out)
     assert command("infer", str(out), "--preset", "smoke").returncode == 0
-    assert Artifact.open(out).manifest.digest == Artifact.open(finished["infer"]).manifest.digest
+    assert digest(out) == digest(finished["infer"])
 
 
 def test_until_stops_after_the_stage(tmp_path: Path) -> None:
@@ -179,6 +196,97 @@ def test_stages_of_other_settings_are_not_reused(tmp_path: Path) -> None:
         cfg = configure(recipe, "smoke", {"seed": seed})
         digests.add(recipe.distill(cfg, Run(recipe, cfg, tmp_path / "out")).manifest.digest)
     assert len(digests) == 2
+
+
+def test_stages_computed_on_another_machine_are_found_and_keep_its_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPES["random-real"]
+    cfg = configure(recipe, "smoke", {})
+    with monkeypatch.context() as patch:
+        patch.setattr("recipes.run.run.describe", lambda device: "NVIDIA H100")
+        patch.setattr("recipes.run.run.versions", lambda: "ddhub 0, torch 3")
+        first = recipe.distill(cfg, Run(recipe, cfg, tmp_path / "out", precision="fp32")).manifest
+    run = Run(recipe, cfg, tmp_path / "out", device="cpu", precision="bf16")
+    monkeypatch.setattr("recipes.random_real.select", lambda *_: pytest.fail("computed again"))
+    again = recipe.distill(cfg, run).manifest
+    assert again.digest == first.digest and again.content == first.content
+    facts = again.recipe["run"]
+    stages = facts["stages"]
+    assert stages == first.recipe["run"]["stages"] and stages.keys() == {"select"}
+    machine = {"device": "NVIDIA H100", "precision": "fp32", "versions": "ddhub 0, torch 3"}
+    assert {**stages["select"], "seconds": 0, "peak_bytes": 0} == {"seconds": 0, "peak_bytes": 0, **machine}
+    assert type(stages["select"]["seconds"]) is float and type(stages["select"]["peak_bytes"]) is int
+    assert (
+        facts["precision"] == "bf16"
+        and facts["device"].startswith("CPU")
+        and f"torch {torch.__version__}" in (facts["versions"])
+    )
+
+
+def test_stages_are_keyed_by_name_settings_and_data(tmp_path: Path) -> None:
+    recipe = RECIPES["random-real"]
+    runs = [Run(recipe, recipe.SMOKE, tmp_path / "out", precision=precision) for precision in ("fp32", "bf16")]
+    for run in runs:
+        run.source("cifar10-mini", "train")
+    one, other = runs
+    assert one.path("x", {"a": 1}) == other.path("x", {"a": 1})
+    other.train_source = replace(one.train_source, fingerprint="cafe")  # type: ignore[type-var]
+    paths = {one.path("x", {"a": 1}), one.path("x", {"a": 2}), one.path("y", {"a": 1}), other.path("x", {"a": 1})}
+    assert len(paths) == 4
+
+
+def test_a_run_says_which_artifacts_at_hand_have_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path / "cards")
+
+    def made(out: Path, *words: str) -> tuple[Manifest, list[str]]:
+        line = ["random-real", str(out), "--preset", "smoke", *words]
+        done = CliRunner().invoke(__main__.group(), line, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return Artifact.open(out).manifest, done.stdout.splitlines()
+
+    twin, said = made(tmp_path / "twin")
+    assert len(said) == 1  # nothing is at hand
+    named, _ = made(tmp_path / "other" / "smoke", "--seed", "1")
+    for folder in (tmp_path / "twin", tmp_path / "other" / "smoke"):
+        shutil.copytree(folder, tmp_path / "cards" / folder.name)
+    mine, said = made(tmp_path / "smoke")
+    assert mine.content == twin.content != named.content and len({x.digest for x in (mine, twin, named)}) == 3
+    assert said == [
+        f"{tmp_path / 'smoke'}: digest {mine.digest}, content {mine.content}, {mine.stored_bytes:,} stored bytes",
+        f"the same content as twin, digest {twin.digest}",
+        f"other content than smoke, digest {named.digest}",
+    ]
+
+
+def test_the_readmes_recipe_runs_as_printed(tmp_path: Path) -> None:
+    (text,) = re.findall(
+        r"`recipes/class_mean\.py`:\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    for part in ("ddhub", "recipes"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "recipes" / "class_mean.py").write_text(text)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+
+    def command(*words: str) -> str:
+        line = [sys.executable, "-m", "recipes", "class-mean", "out/means", "--preset", "smoke", *words]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "artifact: 30,730 raw bytes" in command("--dry-run") and not (tmp_path / "out").exists()
+    said = command()
+    artifact = Artifact.open(tmp_path / "out" / "means")
+    m = artifact.manifest
+    assert said.splitlines()[0].startswith(f"out/means: digest {m.digest}, content {m.content}, ")
+    assert command() == said
+    assert (m.method, m.dataset, m.ipc, m.recipe["preset"]) == ("class-mean", "cifar10-mini", 1, "smoke")
+    assert m.recipe["modules"]["recipes/class_mean.py"] == hashlib.sha256(text.encode()).hexdigest()
+    source = sources.open_source("cifar10-mini")
+    rows = draws.select(source, 4, draws.generator(0, "select")).view(-1, 4)
+    assert artifact.images().equal(source.images[rows].float().mean(1).round().byte())
+    assert artifact.image_labels().tolist() == [*range(10)] and len(ddhub.load(artifact.folder)) == 10
+    assert command("--pool", "2") != said  # an option made from the field
 
 
 def test_the_card_says_what_was_scaled(tmp_path: Path) -> None:
