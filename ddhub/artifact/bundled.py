@@ -14,9 +14,9 @@ from ddhub.artifact.results import Entry, read
 from ddhub.errors import ArtifactError
 
 _ROOT = Path(__file__).parents[2]
-_CHECKOUT = (_ROOT / "pyproject.toml").is_file()
+CHECKOUT = (_ROOT / "pyproject.toml").is_file()
 # One folder an artifact or teacher: in a checkout all that the project has, in an installed package a few of them.
-BUNDLED = _ROOT / "cards" if _CHECKOUT else Path(__file__).parents[1] / "assets" / "stock"
+BUNDLED = _ROOT / "cards" if CHECKOUT else Path(__file__).parents[1] / "assets" / "stock"
 
 
 def catalog() -> dict[str, Manifest]:

@@ -201,7 +201,7 @@ class Artifact:
         """Write an artifact, in place of an artifact or where there is nothing.
 
         Killed at any point, this leaves the old artifact or none, never a part of one. If the old
-        one has the same digest, its `results.jsonl` is kept.
+        one has the same name and content, its `results.jsonl` is kept.
 
         Args:
             manifest: with `tensors`, `content` and `files` empty; they are filled here.
@@ -241,7 +241,7 @@ class Artifact:
         target = Path(folder)
         try:
             _check_target(target)
-            files |= _results_of(target, manifest.digest)
+            files |= _results_of(target, manifest)
             files[MANIFEST] = manifest.render().encode()
             replace_folder(target, files, lambda temp: cls.open(temp, verify=False)._check())
         except OSError as error:
@@ -288,12 +288,17 @@ def _check_target(folder: Path) -> None:
         raise UsageError(f"{folder}: not overwritten, {cause}; choose another folder")
 
 
-def _results_of(folder: Path, digest: str) -> dict[str, bytes]:
-    """`results.jsonl` of the artifact at `folder`, if it has this digest and the file is sound."""
+def _results_of(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """`results.jsonl` of the artifact at `folder`, if it has this name and content and the file is sound.
+
+    The same data made again may have another digest, which its results then get: they are results of these data.
+    """
     try:
         old = Artifact.open(folder, verify=False)
-        if old.manifest.digest == digest and old.results():
-            return {RESULTS: read_bytes(folder / RESULTS)}
+        same = (old.manifest.name, old.manifest.content) == (manifest.name, manifest.content)
+        if same and (results := old.results()):
+            known = ({**x, "digest": manifest.digest} if "digest" in x else x for x in results)
+            return {RESULTS: "".join(canonical(seal(x)) + "\n" for x in known).encode()}
     except ArtifactError:
         pass  # nothing there, or damaged and therefore replaced
     return {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def provenance(file: Path) -> dict[str, Any]:
     """The keys repository, commit and modules of a manifest's `recipe`, for the file of a recipe or of the package."""
     paths = sorted(_closure(file.resolve()))
     modules = {path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    return {"repository": REPOSITORY, "commit": _commit(), "modules": modules}
+    return {"repository": REPOSITORY, "commit": _commit(paths), "modules": modules}
 
 
 def _closure(file: Path) -> set[Path]:
@@ -72,13 +73,18 @@ def _imported(file: Path) -> frozenset[Path]:
     return frozenset(path for path in files if path.is_file())
 
 
-def _commit() -> str:
-    """The repository's commit, with `+` when the working tree differs; empty outside a checkout."""
+def _commit(modules: Sequence[Path]) -> str:
+    """The repository's commit, with `+` when it does not hold these modules as they are; empty outside a checkout."""
     if not (ROOT / "pyproject.toml").is_file():
         return ""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-        diff = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True)
+        diff = subprocess.run(
+            ["git", "status", "--porcelain", "-uall", "--", *map(str, modules)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + (UNCOMMITTED if diff.stdout.strip() else "")

@@ -22,6 +22,8 @@ def card(names: tuple[str, ...], every: bool) -> None:
 
     if not names and not every:
         raise UsageError("no card to render; name an artifact, or give --all (ddhub card --help)")
+    if every and not bundled.CHECKOUT:
+        raise UsageError("--all renders the cards of a clone; this ddhub is installed, name artifacts of your own")
     named = dict.fromkeys(writable(resolve(name, whole=False)) for name in names)
     known = bundled.at_hand(named)
     if missing := named.keys() - known.keys():
