@@ -684,15 +684,19 @@ def test_replaces_only_an_artifact(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if ".tmp-" in path.name]
 
 
-def test_results_survive_only_the_same_digest(tmp_path: Path) -> None:
+def test_results_survive_only_the_same_content(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     kept = full(folder).results()
     recipe = {**tiny().recipe, "run": {"device": "another"}}
     again = Artifact.write(folder, manifest=tiny(recipe=recipe), **content())
     assert again.results() == kept
     assert not (folder / README).exists()  # it shows the run
+    again.add_result({"accuracy": 40.0, "digest": again.manifest.digest})
     other = Artifact.write(folder, manifest=tiny(deviations=[]), **content())
-    assert other.results() == []
+    assert other.manifest.digest != again.manifest.digest  # and the results are of the artifact of that digest
+    assert other.results() == [*kept, {"accuracy": 40.0, "digest": other.manifest.digest}]
+    changed = {**content(), "images": 255 - content()["images"]}
+    assert Artifact.write(folder, manifest=tiny(), **changed).results() == []
 
 
 @pytest.mark.parametrize(
