@@ -2,7 +2,6 @@
 
     data/train-00000-of-00001.parquet   image (PNG), label; `datasets` reads it too: `ddhub.artifact.images`
     tensors.safetensors                 every other tensor, if there is one
-    recipe.py                           text of the recipe that made it, never executed
     preview.png                         grid of the stored images
     manifest.json                       what it says about itself, and the sha256 of all above
     results.jsonl, README.md            grow after publication, so they are sealed on their own
