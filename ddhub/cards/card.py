@@ -69,12 +69,14 @@ def _picture(entry: Entry, others: Iterable[Entry]) -> list[str]:
     """The preview; of an artifact whose data are not kept that of the one it is a variant of."""
     if entry.kept:
         return ["![the stored images, one row a class](preview.png)"]
+    again = "The command under “How it was made” makes them again, and the code below loads them from there."
     whole = original(entry, others)
     if whole is None:
-        return ["Its data are not kept here."]
+        return [f"Its data are not kept here. {again}"]
     name = whole.manifest.name
     link = f"![the stored images of {name}, one row a class](../{name}/preview.png)"
-    return [f"A variant of [{name}](../{name}/README.md), whose images are shown; its data are not kept here.", link]
+    about = f"A variant of [{name}](../{name}/README.md), whose images are shown; its own data are not kept here."
+    return [f"{about} {again}", link]
 
 
 def is_right(text: str, entry: Entry, others: Iterable[Entry]) -> bool:

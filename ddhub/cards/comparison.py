@@ -67,13 +67,14 @@ def compare_with(entry: Entry, others: Iterable[Entry]) -> Comparison:
 
 def original(entry: Entry, others: Iterable[Entry]) -> Entry | None:
     """The artifact that this one is a variant of, if any: of its method, data set and ipc, with the shorter name."""
+    whole = [x for x in others if extends(entry.manifest, x.manifest)]
+    return min(whole, key=lambda x: len(x.manifest.name), default=None)
 
-    def key(m: Manifest) -> tuple[object, ...]:
-        return m.method, m.dataset, m.ipc
 
-    m = entry.manifest
-    same = [x for x in others if key(x.manifest) == key(m) and m.name.startswith(f"{x.manifest.name}-")]
-    return min(same, key=lambda x: len(x.manifest.name), default=None)
+def extends(m: Manifest, other: Manifest) -> bool:
+    """Whether an artifact has the method, data set and ipc of another, and a name that goes on from the other's."""
+    same = (m.method, m.dataset, m.ipc) == (other.method, other.dataset, other.ipc)
+    return same and m.name.startswith(f"{other.name}-")
 
 
 def _asked(entry: Entry) -> set[tuple[str, ...]]:

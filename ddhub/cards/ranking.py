@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.results import Entry, Mean
-from ddhub.cards.comparison import BASELINE
+from ddhub.cards.comparison import BASELINE, extends
 
 Setting = tuple[str, str, str]  # protocol digest, test fingerprint, student
 
@@ -36,21 +36,18 @@ def variants(manifests: Iterable[Manifest]) -> dict[str, str]:
     A variant is an artifact of the same method, data set and ipc whose name and preset continue those of another, such
     as cifar10-infer-ipc10-hard-labels. Random selection has none: it is the baseline, whatever its labels.
     """
-    groups: dict[tuple[str, str, int], list[Manifest]] = {}
-    for m in sorted(manifests, key=lambda m: len(m.name)):
-        if m.method != BASELINE:
-            groups.setdefault((m.method, m.dataset, m.ipc), []).append(m)
+    known = sorted((m for m in manifests if m.method != BASELINE), key=lambda m: len(m.name))
     pairs: dict[str, str] = {}
-    for group in groups.values():
-        for m in group:
-            if original := next((x for x in group if _continues(m, x)), None):
-                pairs[m.name] = original.name
+    for m in known:
+        if original := next((x for x in known if extends(m, x) and _continues(m, x)), None):
+            pairs[m.name] = original.name
     return pairs
 
 
 def _continues(m: Manifest, original: Manifest) -> bool:
+    """Whether the preset goes on from the original's, so that another tier is not a variant."""
     preset, start = (x.recipe["preset"] or "" for x in (m, original))
-    return m.name.startswith(f"{original.name}-") and preset.startswith(start)
+    return preset.startswith(start)
 
 
 def rankings(entries: Iterable[Entry], *, with_variants: bool = False) -> list[list[Ranked]]:

@@ -56,7 +56,7 @@ def list_(show_all: bool, remote: bool, as_json: bool) -> None:
     click.echo()
     say("A rank compares one protocol, test set and student; an accuracy without a rank is the best under another.")
     if not show_all and (hidden := _counts(variant=len(folders_of_results()) - count, teacher=len(catalog))):
-        say(f"{hidden} (variants have their results here, most of them no data): ddhub list --all")
+        say(f"{hidden}: ddhub list --all")
     say("Next: ddhub compare NAME NAME shows accuracies side by side; ddhub info NAME shows all about an artifact.")
 
 

@@ -100,8 +100,9 @@ def configure(recipe: ModuleType, preset: str | None, changes: Mapping[str, Any]
         UsageError: an unknown preset.
     """
     presets = {**recipe.PRESETS, "smoke": recipe.SMOKE}
+    command = recipe.__name__.rpartition(".")[2].replace("_", "-")
     if preset is not None and preset not in presets:
-        raise unknown("preset", preset, presets, f"{recipe.__name__}.PRESETS")
+        raise unknown("preset", preset, presets, f"python -m recipes {command} --presets")
     base = recipe.Config() if preset is None else presets[preset]
     return replace(base, **{key: value for key, value in changes.items() if value is not None})
 

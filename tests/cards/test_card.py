@@ -144,13 +144,16 @@ def test_what_stored_labels_keep_of_the_gain_of_full_ones() -> None:
 
 def test_a_card_without_data_shows_the_pictures_of_what_it_is_a_variant_of() -> None:
     own, other = entry(tiny(), 40.0), replace(variant(33.0), kept=False)
-    said = "A variant of [tiny-infer-ipc2](../tiny-infer-ipc2/README.md), whose images are shown; its data are not kept"
+    about = "A variant of [tiny-infer-ipc2](../tiny-infer-ipc2/README.md), whose images are shown"
+    again = "The command under “How it was made” makes them again, and the code below loads them from there."
     link = "](../tiny-infer-ipc2/preview.png)"
     text = render(other, [own, other])
-    assert f"\n\n{said} here.\n\n![the stored images of tiny-infer-ipc2, one row a class{link}\n\n" in text
+    pictures = f"![the stored images of tiny-infer-ipc2, one row a class{link}"
+    assert f"\n\n{about}; its own data are not kept here. {again}\n\n{pictures}\n\n" in text
     assert "](preview.png)" not in text
     alone = render(other, [other])
-    assert "\n\nIts data are not kept here.\n\n" in alone and "preview.png" not in alone
+    assert f"\n\nIts data are not kept here. {again}\n\n" in alone
+    assert "preview.png" not in alone
     assert "preview.png" in render(replace(other, kept=True)) and "not kept" not in render(replace(other, kept=True))
     text = render(entry(tiny(content="")))
     assert "; content: not recorded." in text
