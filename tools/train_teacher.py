@@ -59,7 +59,7 @@ def split(source: Source, held_out: int) -> tuple[Source, Source | None]:
 @click.option("--held-out", default=0, show_default=True, help="training images that are left out")
 @click.option("--data", "root", type=click.Path(), help="root of the real data (or DDHUB_DATA)")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--precision", default="auto", show_default=True, help="auto, bf16 or fp32")
+@click.option("--precision", default="auto", show_default=True, help="auto, bf16, fp32 or exact")
 @click.option("--threads", type=click.IntRange(1), help="threads of the CPU; all if not given")
 def main(
     out: Path,

@@ -76,8 +76,12 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="ROOT", help="Folder of real data. [default: DDHUB_DATA, else the Hub]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, …; auto is a GPU if there is one.")
 @click.option(
-    "--precision", default="auto", show_default=True, help="bf16 or fp32; auto is the faster one on the device."
+    "--precision",
+    default="auto",
+    show_default=True,
+    help="bf16, fp32 or exact; auto is the faster of the first two on the device.",
 )
+@click.option("--exact", "precision", flag_value="exact", help="The same numbers every time; slower on a GPU.")
 @click.option("--record", is_flag=True, help="Add each result to its artifact; recorded seeds are not trained again.")
 @json_option
 def train(

@@ -90,10 +90,15 @@ def _one_of(x: Tensor, u: Tensor, ops: Sequence[_Op]) -> Tensor:
     if len(ops) < 2:
         return ops[0](x, u) if ops else x
     pick = _whole(u[:, 0], len(ops))
+    if x.device.type != "cpu":
+        # All operations on all images: to ask which images are whose would wait for the device.
+        chosen, *others = (op(x, u) for op in ops)
+        for number, other in enumerate(others, 1):
+            chosen = torch.where((pick == number)[:, None, None, None], other, chosen)
+        return chosen
     counts = torch.bincount(pick, minlength=len(ops)).tolist()
     if max(counts) == len(x):
         return ops[counts.index(len(x))](x, u)
-    # Sorted by operation, so that a GPU is waited for once and not once an operation.
     order = pick.argsort()
     parts = zip(ops, x[order].split(counts), u[order].split(counts), strict=True)
     return torch.cat([op(*part) for op, *part in parts if len(part[0])])[order.argsort()]

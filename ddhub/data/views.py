@@ -56,6 +56,7 @@ from torch import Tensor
 from ddhub.data.dsa import COLUMNS as DSA_COLUMNS
 from ddhub.data.dsa import dsa
 from ddhub.data.geometry import WINDOW_COLUMNS, crop, flip, resized_crop, shuffle_patches, windows
+from ddhub.data.transfer import sent
 from ddhub.errors import UsageError
 from ddhub.protocols.protocol import Augment
 
@@ -162,10 +163,10 @@ def render(
     """The pixels of `items` [B] in these views: decode, crop, flip, DSA, mix -> [B, C, H, W] float32.
 
     `views` are those of all items in item order, since a partner brings its own crop and flip. `decode` maps indices
-    [U] to images [U, C, H, W] float32 on the device of the views, and is called once, no item twice: images in unit
-    scale, or normalised ones for `augment.dsa`; the result is in the same scale. `partners_at` [B] says at which rows
-    of `items` the partners are, where all of them are among the items: a whole batch of the papers' form, which then
-    needs no search and, on a GPU, no wait for its result.
+    [U] to images [U, C, H, W] float32 on the device of the views, and is called once, on a CPU no item twice: images in
+    unit scale, or normalised ones for `augment.dsa`; the result is in the same scale. `partners_at` [B] says at which
+    rows of `items` the partners are, where all of them are among the items: a whole batch of the papers' form, which
+    then needs no search.
     """
     shown = views[items]
     if augment.mix == "none":
@@ -174,7 +175,10 @@ def render(
         a = _augment(decode(items), shown, augment)
         b = a.index_select(0, partners_at)
     else:
-        need, where = torch.unique(torch.cat([items, shown.partner]), return_inverse=True)
+        need = torch.cat([items, shown.partner])
+        where = torch.arange(len(need), device=need.device)
+        if need.device.type == "cpu":  # on a GPU the search is a wait, and costs more than it saves
+            need, where = torch.unique(need, return_inverse=True)
         x = _augment(decode(need), views[need], augment)
         a, b = x.index_select(0, where[: len(items)]), x.index_select(0, where[len(items) :])
     return mixup(a, b, shown.weight) if augment.mix == "mixup" else cutmix(a, b, shown.box)
@@ -307,7 +311,7 @@ class Views:
 
     def to(self, device: torch.device | str) -> Views:
         """The same views on a device."""
-        return self._each(lambda tensor: tensor.to(device))
+        return self._each(lambda tensor: sent(tensor, device))
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> Views:
         tensors: list[Any] = [getattr(self, item.name) for item in fields(self)[1:]]

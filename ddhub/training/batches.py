@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from ddhub.data.about import About
 from ddhub.data.decode import Decoder
 from ddhub.data.labels import Labels, Teacher
+from ddhub.data.transfer import sent
 from ddhub.data.view_labels import DBR, Stored, check
 from ddhub.data.views import Views, epoch_views, render
 from ddhub.errors import UsageError
@@ -163,7 +164,7 @@ class DistilledData:
         together = max(1, _TOGETHER * world // (plan.batch_size * math.prod(self.about.image_size)))
         for epoch in range(start // count, plan.epochs):
             order, views = epoch_views(seed, epoch, len(self), plan.augment, size=size, batch_size=plan.batch_size)
-            order, views = order.to(self.device), views.to(self.device)
+            order, views = sent(order, self.device), views.to(self.device)
             rank_of_item = torch.empty_like(order)
             rank_of_item[order] = torch.arange(len(self), device=self.device)
             shares = [batch[rank::world] for batch in order.split(plan.batch_size)]

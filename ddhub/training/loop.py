@@ -22,15 +22,30 @@ from tqdm.auto import tqdm
 
 from ddhub import models
 from ddhub.artifact.results import Result
+from ddhub.data.transfer import sent
 from ddhub.errors import TrainingError, UsageError
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources import source as sources
 from ddhub.sources.source import Source
 from ddhub.training.batches import DistilledData
-from ddhub.training.devices import describe, layout, placed, resolve_device, resolve_precision, seeded, versions
-from ddhub.training.optimizer import build_optimizer, learning_rate
+from ddhub.training.capture import Captured
+from ddhub.training.devices import (
+    captures,
+    computing,
+    describe,
+    layout,
+    placed,
+    resolve_device,
+    resolve_precision,
+    seeded,
+    versions,
+)
+from ddhub.training.optimizer import build_optimizer, learning_rate, restart, set_rate
 
 log = logging.getLogger(__name__)
+
+_READ = 200  # steps, at least, after which the loss is read, as reading waits for a GPU
+SAVE = 10.0  # seconds, at least, between two checkpoints
 
 
 def _side(size: Sequence[int]) -> str:
@@ -66,8 +81,9 @@ def train(
         test: name of the test data, or a Source; the artifact's data set if not given.
         root: where real data lies (see `ddhub.sources.source.open_source`).
         device: `auto` is a GPU where there is one.
-        precision: `bf16`, `fp32`, or `auto` for the faster that the device computes natively.
-        checkpoint: a file that holds the state after each epoch, to go on from; removed at the end.
+        precision: `bf16`, `fp32`, `exact`, or `auto` for the faster of the first two on the device
+            (`ddhub.training.devices`).
+        checkpoint: a file that holds the state after an epoch, to go on from; removed at the end.
         progress: show a bar on a terminal.
 
     Returns:
@@ -134,82 +150,97 @@ def fit(
 ) -> tuple[nn.Module, int, float]:
     """Train on `data` by its protocol and device; returns the net, the steps taken and the seconds."""
     plan, device = data.protocol, data.device
+    known = isinstance(model, str)  # a net of the caller's own may do what no recording repeats
     with seeded(device, seed):
         if isinstance(model, str):
             channels, size = data.about.image_size[0], data.about.image_size[1]
             model = models.build(model, classes=len(data.about.classes), size=size, channels=channels)
     net = placed(model, device)
-    optimizer = build_optimizer(net, plan)
-    first, seconds = 0, 0.0
-    if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, seconds = state["epochs"], state["seconds"]
-    count = data.steps_per_epoch
-    bar = tqdm(
-        range(first, plan.epochs), initial=first, total=plan.epochs, unit="epoch", leave=False,
-        disable=None if progress else True,
-    )  # fmt: skip
-    for epoch in bar:
-        begin = time.perf_counter()
-        loss = _epoch(data, net, optimizer, seed, epoch, precision)
+    with computing(device, precision):
+        optimizer = build_optimizer(net, plan, capturable=known and captures(device))
+        first, seconds = 0, 0.0
+        if checkpoint is not None and checkpoint.exists():
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            net.load_state_dict(state["net"])
+            groups = optimizer.state_dict()["param_groups"]  # of this device, not of the one that wrote the state
+            optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+            first, seconds = state["epochs"], state["seconds"]
+        step = _Step(data, net, optimizer, precision, active=known)
+        bar = tqdm(
+            range(first, plan.epochs), initial=first, total=plan.epochs, unit="epoch", leave=False,
+            disable=None if progress else True,
+        )  # fmt: skip
+        begin = saved = time.perf_counter()
+        for epoch in bar:
+            _epoch(data, net, optimizer, step, seed, epoch)
+            is_last = epoch + 1 == plan.epochs
+            if step.taken < _READ and not is_last and device.type != "cpu":
+                continue
+            loss, now = step.mean_loss(), time.perf_counter()
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss of {data.about.name!r} is {loss} in epoch {epoch} "
+                    f"(lr {learning_rate(plan, epoch, data.about.lr):.4g}, {precision}); "
+                    "lower lr or use precision fp32"
+                )
+            bar.set_postfix(loss=f"{loss:.4g}")
+            if checkpoint is not None and (now - saved >= SAVE or is_last):
+                taken = seconds + now - begin
+                log.info("epoch %d of %d: loss %.4g, %.0f s", epoch + 1, plan.epochs, loss, taken)
+                parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
+                _save(checkpoint, {**parts, "epochs": epoch + 1, "seconds": taken})
+                saved = time.perf_counter()
         seconds += time.perf_counter() - begin
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss of {data.about.name!r} is {loss} in epoch {epoch} "
-                f"(lr {learning_rate(plan, epoch, data.about.lr):.4g}, {precision}); "
-                "lower lr or use precision fp32"
-            )
-        bar.set_postfix(loss=f"{loss:.4g}")
-        if checkpoint is not None:
-            log.info("epoch %d of %d: loss %.4g, %.0f s", epoch + 1, plan.epochs, loss, seconds)
-            _save(
-                checkpoint,
-                {
-                    "net": net.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "epochs": epoch + 1,
-                    "seconds": seconds,
-                },
-            )
-    return net.eval(), plan.epochs * count, seconds
+    return net.eval(), plan.epochs * data.steps_per_epoch, seconds
+
+
+class _Step:
+    """A step of the student, and the sum of the losses since it was last read."""
+
+    def __init__(
+        self, data: DistilledData, net: nn.Module, optimizer: torch.optim.Optimizer, precision: str, *, active: bool
+    ) -> None:
+        self.data, self.net, self.optimizer, self.precision = data, net, optimizer, precision
+        self.form = layout(net, data.device)
+        self.total, self.taken = torch.zeros((), device=data.device), 0
+        self.captured = Captured(self._work, data.device, "a student's step", active=active)
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        self.captured(x.contiguous(memory_format=self.form), y)
+        self.taken += 1
+
+    def _work(self, x: Tensor, y: Tensor) -> None:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            output = self.net(x)
+        loss = self.data.loss(output, y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.total += loss.detach()
+
+    def mean_loss(self) -> float:
+        """The mean loss of the steps since this was last called; waits for the device."""
+        mean = float(self.total) / max(1, self.taken)
+        self.total.zero_()
+        self.taken = 0
+        return mean
 
 
 def _epoch(
-    data: DistilledData,
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    seed: int,
-    epoch: int,
-    precision: str,
-) -> float:
-    """One epoch of steps; returns the mean loss, read once at the end so that a GPU is never waited for."""
+    data: DistilledData, net: nn.Module, optimizer: torch.optim.Optimizer, step: _Step, seed: int, epoch: int
+) -> None:
+    """The steps of one epoch, none of which waits for the device."""
     rate, count = learning_rate(data.protocol, epoch, data.about.lr), data.steps_per_epoch
-    form = layout(net, data.device)
     if data.protocol.restart and epoch in data.protocol.milestones:
-        optimizer.state.clear()
-    _set_rate(optimizer, rate)
-    total = torch.zeros((), device=data.device)
+        restart(optimizer)
+    set_rate(optimizer, rate)
     net.train()
     # Dropout and its like draw from a generator of their own in every epoch, so that resuming changes nothing.
     with seeded(data.device, (seed << 32) + epoch):
-        for step, (x, y) in enumerate(data.batches(seed, epochs=epoch + 1, start=epoch * count)):
+        for number, (x, y) in enumerate(data.batches(seed, epochs=epoch + 1, start=epoch * count)):
             if data.protocol.schedule == "one-cycle":
-                _set_rate(optimizer, learning_rate(data.protocol, epoch + (step + 0.5) / count, data.about.lr))
-            with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                output = net(x.contiguous(memory_format=form))
-            loss = data.loss(output, y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-    return float(total) / count
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+                set_rate(optimizer, learning_rate(data.protocol, epoch + (number + 0.5) / count, data.about.lr))
+            step(x, y)
 
 
 @torch.no_grad()
@@ -221,7 +252,7 @@ def logits(
     form = layout(net, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for part in images.split(batch):
-            x = (part.to(device).to(torch.float32) / 255 - mean) / std
+            x = (sent(part, device).to(torch.float32) / 255 - mean) / std
             yield net(x.contiguous(memory_format=form)).float()
 
 
@@ -251,5 +282,6 @@ def evaluate(
     centre = torch.tensor(mean or source.mean, device=where).view(shape)
     spread = torch.tensor(std or source.std, device=where).view(shape)
     precise = resolve_precision(precision, where)
-    parts = [part.argmax(1).cpu() for part in logits(net, source.images, centre, spread, precise)]
-    return 100 * float((torch.cat(parts) == source.labels).float().mean())
+    with computing(where, precise):
+        parts = [part.argmax(1) for part in logits(net, source.images, centre, spread, precise)]
+    return 100 * float((torch.cat(parts).cpu() == source.labels).float().mean())

@@ -17,22 +17,39 @@ from torch import nn
 from ddhub.protocols.protocol import Protocol
 
 
-def build_optimizer(model: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
-    """AdamW or SGD over all parameters; those of fewer than 2 dimensions are decayed only if the protocol says so."""
+def build_optimizer(model: nn.Module, protocol: Protocol, *, capturable: bool = False) -> torch.optim.Optimizer:
+    """AdamW or SGD over all parameters; those of fewer than 2 dimensions are decayed only if the protocol says so.
+
+    A capturable one keeps its rate in a tensor on the device, so that a captured step sees it change.
+    """
     groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
     if not protocol.decay_biases:
         small = [parameter for parameter in model.parameters() if parameter.ndim < 2]
         large = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
         groups = [{"params": large}, {"params": small, "weight_decay": 0.0}]
+    settings: dict[str, Any] = {"lr": protocol.lr, "weight_decay": protocol.weight_decay}
+    if capturable:
+        settings |= {"lr": torch.tensor(protocol.lr, device=next(model.parameters()).device), "fused": True}
     if protocol.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=protocol.lr, weight_decay=protocol.weight_decay)
-    return torch.optim.SGD(
-        groups,
-        lr=protocol.lr,
-        momentum=protocol.momentum,
-        weight_decay=protocol.weight_decay,
-        nesterov=protocol.nesterov,
-    )
+        return torch.optim.AdamW(groups, capturable=capturable, **settings)
+    return torch.optim.SGD(groups, momentum=protocol.momentum, nesterov=protocol.nesterov, **settings)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every group, a number or a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def restart(optimizer: torch.optim.Optimizer) -> None:
+    """Forget what was learned of gradients, in place: as a new optimizer, for a captured step too."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                value.zero_()
 
 
 def learning_rate(protocol: Protocol, epoch: float, learned: float | None = None) -> float:

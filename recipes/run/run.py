@@ -23,7 +23,7 @@ from ddhub.protocols.protocol import Protocol
 from ddhub.sources import source as sources
 from ddhub.sources.source import Source
 from ddhub.training import ranks
-from ddhub.training.devices import describe, resolve_device, resolve_precision, versions
+from ddhub.training.devices import computing, describe, resolve_device, resolve_precision, versions
 from recipes.run.presets import Presets
 from recipes.run.stages import Unit, make_folder, results
 
@@ -148,7 +148,8 @@ class Run:
         for name, fn, settings in units[:last]:
             todo.append(Unit(name, self.path(name, asdict(self.cfg) if settings is None else settings), fn))
         machine = {"device": describe(self.device), "precision": self.precision, "versions": versions()}
-        done = results(todo, self.device, machine)
+        with computing(self.device, self.precision):
+            done = results(todo, self.device, machine)
         for unit, (_, record) in zip(todo, done, strict=True):
             self.seconds[unit.name] = float(record["seconds"])
             rest = {key: value for key, value in record.items() if key != "seconds"}

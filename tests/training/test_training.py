@@ -66,6 +66,7 @@ def test_resumed_run_equals_an_uninterrupted_one(data: DistilledData, tmp_path: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_save", stop_after_the_second)
+        patch.setattr(loop, "SAVE", 0)
         with pytest.raises(Stop):
             loop.fit(data, "efficientnetb0", 3, "fp32", checkpoint, progress=False)
     resumed, again, _ = loop.fit(data, "efficientnetb0", 3, "fp32", checkpoint, progress=False)
