@@ -10,7 +10,6 @@ commands and their options come from the recipes themselves (see `recipes.discov
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -24,6 +23,7 @@ from ddhub.artifact import bundled
 from ddhub.artifact.manifest import Manifest
 from ddhub.cli.program import guarded
 from ddhub.training import ranks
+from recipes.run import plan
 from recipes.run.options import configure, discover, option_fields
 from recipes.run.presets import Presets
 from recipes.run.run import Finished, Run
@@ -31,26 +31,12 @@ from recipes.run.run import Finished, Run
 log = logging.getLogger("recipes")
 
 
-def dry_run(recipe: ModuleType, cfg: Any, run: Run) -> str:
-    """The plan as text: stages, image passes, seconds at the rates that a short probe measures, bytes."""
-    plan = recipe.plan(cfg, run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None), run)
-    probes = {step.rate for step in plan.steps if step.rate}
-    rates = {probe: probe() for probe in probes}
-    lines, total = [f"{'stage':34}{'image passes':>14}{'images/s':>10}{'seconds':>13}"], 0.0
-    for step in plan.steps:
-        rate = rates[step.rate] if step.rate else math.inf
-        total += step.images / rate
-        speed = f"{rate:.0f}" if step.rate else "-"
-        lines.append(f"{step.stage:34}{step.images:>14,}{speed:>10}{step.images / rate:>13,.0f}")
-    lines.append(f"{'total':34}{sum(s.images for s in plan.steps):>14,}{'':>10}{total:>13,.0f}")
-    lines.append(f"artifact: {plan.artifact_bytes:,} raw bytes of images, tensors and labels")
-    return "\n".join(lines)
-
-
 def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
     out = Path(values.pop("out"))
-    names = ("preset", "data", "device", "precision", "until", "work", "dry_run")
+    names = ("preset", "data", "device", "precision", "until", "work", "dry_run", "machine")
     run_options = {name: values.pop(name) for name in names}
+    if run_options["machine"] and not run_options["dry_run"]:
+        raise click.UsageError("--machine says how long a run would take on another machine; add --dry-run")
     cfg = configure(recipe, run_options["preset"], values)
     run = Run(
         recipe,
@@ -65,7 +51,7 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
     )
     if run_options["dry_run"]:
         if ranks.rank() == 0:
-            click.echo(dry_run(recipe, cfg, run))
+            click.echo(plan.text(recipe, cfg, run, run_options["machine"] or ""))
         return
     with run.logged(), ranks.group():
         try:
@@ -159,6 +145,7 @@ _RUN: list[click.Parameter] = [
     click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
     click.Option(["--work"], type=click.Path(), metavar="DIR", help="folder of the stages; OUT.work if not given"),
     click.Option(["--dry-run"], is_flag=True, help="print the plan and stop"),
+    click.Option(["--machine"], metavar="NAME", help=f"with --dry-run: seconds of {', '.join(plan.MACHINES)}"),
 ]
 
 

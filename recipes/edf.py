@@ -36,12 +36,13 @@ from recipes.run import papers
 from recipes.run.draws import require_images
 from recipes.run.options import check_options, option
 from recipes.run.papers import paper_rows
-from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.plan import Plan, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import of_imagenet, teachers
 from recipes.run.units import numbered
 from recipes.trajectories.adjoint import WAYS
+from recipes.trajectories.cost import experts_step, match_step
 from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, PixelWeights, check_net, imagenet_numbers
 from recipes.trajectories.experts import OPTIMIZERS, Experts, opened, settings, train
 from recipes.trajectories.flat import Flat
@@ -245,21 +246,16 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     check(cfg, source)
     classes, images = len(source.classes), cfg.ipc * len(source.classes)
     flat = _flat(cfg, source)
-    rate = partial(passes_per_second, flat, min(cfg.batch_syn, images), run.device)
-    passes = 2 if cfg.expert_opt == "gsam" else 1
-    steps = [
-        Step(stage="experts", images=passes * cfg.n_experts * cfg.train_epochs * len(source.labels), rate=rate),
-        Step(stage="start", images=cfg.n_experts * images // 3, rate=rate),  # looked at, not differentiated
-    ]
+    probe = partial(passes_per_second, flat, min(cfg.batch_syn, images), run.device)
+    student = net(cfg.net, source, run, precision="fp32", probe=probe)
+    steps = [experts_step(student, experts(cfg), len(source.labels))]
+    steps.append(student.step("start", cfg.n_experts * images // 3, 0))  # looked at, not differentiated
     if cfg.cam != "none" and cfg.cam_net != "expert":
-        trained = 0 if cfg.cam_net.startswith("timm:") else cfg.cam_epochs * len(source.labels)
-        other = partial(training_rate, cfg.cam_net, source, run) if trained else None
-        steps.append(Step(stage=f"teacher-{cfg.cam_net}", images=trained, rate=other))
-    # A step of the student and its way back take twelve forward passes, which are four forward and backward ones.
-    shown = 4 * cfg.syn_steps * min(cfg.batch_syn, images)
-    if cfg.cam != "none":
-        shown += (1 if cfg.cam == "grad-cam" else 5) * images // cfg.cam_every
-    steps += [Step(stage=stage, images=len(parts) * shown, rate=rate) for stage, parts in chunks(cfg, source)]
+        epochs = 0 if cfg.cam_net.startswith("timm:") else cfg.cam_epochs
+        steps.append(net(cfg.cam_net, source, run).teacher(len(source.labels), epochs, cfg.cam_protocol))
+    shown = (1 if cfg.cam == "grad-cam" else 5) * images // cfg.cam_every if cfg.cam != "none" else 0
+    work = (cfg.syn_steps, min(cfg.batch_syn, images), shown)
+    steps += [match_step(student, stage, len(parts), *work) for stage, parts in chunks(cfg, source)]
     size = images * (source.images[0].numel() + (1 if classes <= 256 else 2))
     return Plan(steps=steps, artifact_bytes=size + (images * classes * 2 if cfg.labels == "soft" else 0))
 

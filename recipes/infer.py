@@ -39,7 +39,7 @@ from recipes.run.draws import generator, select
 from recipes.run.labels import static_logits
 from recipes.run.options import check_options, option
 from recipes.run.papers import Paper, paper_rows
-from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.plan import Plan, Step, joined, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
@@ -187,22 +187,21 @@ def students(cfg: Config) -> Protocol:
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Stages with their image passes and the bytes of the artifact (see `recipes.Plan`)."""
-    classes, nets = len(source.classes), len(cfg.teachers)
-    k = natural_sets(cfg.ipc, classes, nets) if cfg.compensate else cfg.ipc
-    pixels, items = source.images[0].numel(), k * classes * (nets + 1 if cfg.compensate else 1)
+    classes, nets = len(source.classes), [net(name, source, run) for name in cfg.teachers]
+    k = natural_sets(cfg.ipc, classes, len(nets)) if cfg.compensate else cfg.ipc
+    pixels, items = source.images[0].numel(), k * classes * (len(nets) + 1 if cfg.compensate else 1)
     steps = [Step(stage="select", images=0)]
-    for name in cfg.teachers:
-        rate = partial(training_rate, name, source, run)
-        steps.append(Step(stage=f"teacher-{name}", images=cfg.teacher_epochs * len(source.labels), rate=rate))
+    steps += [each.teacher(len(source.labels), cfg.teacher_epochs, cfg.teacher_protocol) for each in nets]
     size = k * classes * (pixels + 1)
     if cfg.compensate:
-        size += nets * k * (pixels + 4)
+        size += len(nets) * k * (pixels + 4)
         height, width = source.images.shape[2:]
         for stage, m, part in compensator_units(cfg, k, classes * height * width):
-            steps.append(Step(stage=stage, images=len(part) * classes * cfg.steps, rate=steps[1 + m].rate))
+            steps.append(nets[m].inverted(stage, len(part) * classes, cfg.steps))
     if cfg.labels == "static":
         size += items * classes * 2
-        steps.append(Step(stage="labels", images=items * (cfg.label_teachers or nets), rate=steps[1].rate))
+        judges = nets[: cfg.label_teachers or len(nets)]
+        steps.append(joined("labels", [each.looked("labels", items) for each in judges]))
     return Plan(steps=steps, artifact_bytes=size)
 
 

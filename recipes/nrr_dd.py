@@ -41,7 +41,7 @@ from recipes.run.draws import generator, scale, select
 from recipes.run.labels import LABELS, Labelling, label
 from recipes.run.options import check_options, option
 from recipes.run.papers import paper_rows
-from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.plan import Plan, Step, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import teachers
@@ -204,16 +204,16 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Stages with their image passes and the bytes of the artifact (see `recipes.Plan`)."""
     check(cfg, source)
     classes, side, items = len(source.classes), source.images.shape[2], cfg.ipc * len(source.classes)
-    rate = partial(training_rate, cfg.teacher, source, run)
+    teacher = net(cfg.teacher, source, run)
     steps = [Step(stage="select", images=0)]
-    steps.append(Step(stage=f"teacher-{cfg.teacher}", images=cfg.teacher_epochs * len(source.labels), rate=rate))
+    steps.append(teacher.teacher(len(source.labels), cfg.teacher_epochs, cfg.teacher_protocol))
     looked = cfg.mipc * (1 + cfg.top if cfg.cam_filter else cfg.crops)
     searches = discovery_units(cfg.mipc, classes, side)
-    steps += [Step(stage=stage, images=len(labels) * looked, rate=rate) for stage, labels in searches]
+    steps += [teacher.looked(stage, len(labels) * looked) for stage, labels in searches]
     for stage, labels, sets in refine_units(cfg, classes, side) if cfg.refine != "none" else ():
-        steps.append(Step(stage=stage, images=len(labels) * len(sets) * cfg.steps, rate=rate))
+        steps.append(teacher.inverted(stage, len(labels) * len(sets), cfg.steps))
     size = items * (source.images[0].numel() + (1 if classes <= 256 else 2))
-    more, stored = labelling(cfg).steps(items, classes, side, students(cfg).epochs, rate)
+    more, stored = labelling(cfg).steps(items, students(cfg).epochs, teacher)
     return Plan(steps=[*steps, *more], artifact_bytes=size + stored)
 
 

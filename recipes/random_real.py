@@ -19,7 +19,7 @@ from ddhub.sources.source import Source
 from recipes.run.draws import generator, select
 from recipes.run.labels import LABELS, Labelling, label
 from recipes.run.options import check_options, option
-from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.plan import Plan, Step, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import teachers
@@ -65,14 +65,14 @@ SMOKE = PRESETS.smoke
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """The draw reads labels only; a teacher and its labels take the rest (see `recipes.Plan`)."""
-    side, items = source.images.shape[2], cfg.ipc * len(source.classes)
+    items = cfg.ipc * len(source.classes)
     size = items * (source.images[0].numel() + (1 if len(source.classes) <= 256 else 2))
     steps = [Step(stage="select", images=0)]
     if cfg.labels == "hard":
         return Plan(steps=steps, artifact_bytes=size)
-    rate = partial(training_rate, cfg.teacher, source, run)
-    steps.append(Step(stage=f"teacher-{cfg.teacher}", images=cfg.teacher_epochs * len(source.labels), rate=rate))
-    more, stored = labelling(cfg).steps(items, len(source.classes), side, students(cfg).epochs, rate)
+    teacher = net(cfg.teacher, source, run)
+    steps.append(teacher.teacher(len(source.labels), cfg.teacher_epochs, cfg.teacher_protocol))
+    more, stored = labelling(cfg).steps(items, students(cfg).epochs, teacher)
     return Plan(steps=[*steps, *more], artifact_bytes=size + stored)
 
 

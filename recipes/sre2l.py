@@ -33,7 +33,7 @@ from recipes.run.draws import generator
 from recipes.run.labels import static_logits
 from recipes.run.options import check_options, option
 from recipes.run.papers import Paper, paper_rows
-from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.plan import Plan, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
@@ -153,14 +153,14 @@ def recover(
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Stages with their image passes and the bytes of the artifact (see `recipes.Plan`)."""
     classes, images = len(source.classes), cfg.ipc * len(source.classes)
-    rate = partial(training_rate, cfg.teacher, source, run)
-    steps = [Step(stage=f"teacher-{cfg.teacher}", images=cfg.teacher_epochs * len(source.labels), rate=rate)]
+    teacher = net(cfg.teacher, source, run)
+    steps = [teacher.teacher(len(source.labels), cfg.teacher_epochs, cfg.teacher_protocol)]
     work = batches(cfg.ipc, classes, cfg.batch, source.images.shape[2] ** 2)
     for stage, (labels, sets) in zip(numbered("recover", len(work)), work, strict=True):
-        steps.append(Step(stage=stage, images=len(labels) * len(sets) * cfg.steps, rate=rate))
+        steps.append(teacher.inverted(stage, len(labels) * len(sets), cfg.steps))
     size = images * (source.images[0].numel() + (1 if classes <= 256 else 2))
     if cfg.labels == "static":
-        steps.append(Step(stage="labels", images=images, rate=rate))
+        steps.append(teacher.looked("labels", images))
         size += images * classes * 2
     return Plan(steps=steps, artifact_bytes=size)
 

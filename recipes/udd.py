@@ -41,7 +41,7 @@ from recipes.run import papers
 from recipes.run.draws import require_images, scale
 from recipes.run.options import check_options, option
 from recipes.run.papers import paper_rows
-from recipes.run.plan import Plan, Step, training_rate
+from recipes.run.plan import Plan, Step, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
 from recipes.run.teachers import publish, teachers
@@ -49,6 +49,7 @@ from recipes.run.units import numbered
 
 log = logging.getLogger(__name__)
 _CHUNKS = 50  # stages that the outer iterations are cut into, at most
+_MATCH = 24  # kernels of a match of ten classes at once, by those of a forward and backward pass: 804 for convnet3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,13 +240,13 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     images = classes * (cfg.batch_real + 3 * shown) + cfg.n_data
     if cfg.contrast != "none":
         images += classes * (cfg.bank_size or shown) // (3 * cfg.bank_every)
-    trained = Step(
-        stage=f"teacher-{cfg.proxy}",
-        images=cfg.proxy_epochs * len(source.labels),
-        rate=partial(training_rate, cfg.proxy, source, run),
-    )
-    rate = partial(training_rate, cfg.net, source, run)
-    steps = [Step(stage=stage, images=len(outers) * cfg.inner * images, rate=rate) for stage, outers in chunks(cfg)]
+    trained = net(cfg.proxy, source, run).teacher(len(source.labels), cfg.proxy_epochs, cfg.proxy_protocol)
+    matched, steps = net(cfg.net, source, run, precision="fp32"), []
+    launches = -(-classes // (cfg.together or 10)) * _MATCH * matched.cost.both
+    launches += -(-cfg.n_data // training(cfg).batch_size) * matched.cost.step
+    for stage, outers in chunks(cfg):
+        count = len(outers) * cfg.inner
+        steps.append(matched.step(stage, count * images, count * launches))
     size = stored * (source.images[0].numel() + (1 if classes <= 256 else 2))
     size += stored * cfg.regions * 2 * _corner_bytes(cfg, source.images.shape[2])
     return Plan(steps=[Step(stage="select", images=0), trained, *steps], artifact_bytes=size)

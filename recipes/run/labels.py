@@ -16,7 +16,7 @@ epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ from ddhub.protocols.protocol import Protocol
 from ddhub.sources.source import Source
 from ddhub.training.relabel import relabel, stored_bytes
 from recipes.run.draws import scale
-from recipes.run.plan import Step
+from recipes.run.plan import Net, Step
 from recipes.run.run import Run
 from recipes.run.teachers import publish, real_data
 from recipes.run.units import numbered, units
@@ -87,19 +87,15 @@ class Labelling:
         parts = [range(epochs)] if self.word == "dbr-once" else units(epochs, items * side**2, times=64)
         return list(zip(numbered("labels", len(parts)), parts, strict=True))
 
-    def steps(
-        self, items: int, classes: int, side: int, epochs: int, rate: Callable[[], float]
-    ) -> tuple[list[Step], int]:
-        """The stages of a plan and the bytes of the labels, for so many images of `side` pixels and one teacher."""
+    def steps(self, items: int, epochs: int, teacher: Net) -> tuple[list[Step], int]:
+        """The stages of a plan and the bytes of the labels of one teacher, for so many images."""
+        classes, side = teacher.classes, teacher.shape[1]
         if self.word in _OF_VIEWS:
             passes = items * (2 if self.spec.get("reading") == "view" else 1)
-            steps = [
-                Step(stage=stage, images=passes * len(part), rate=rate)
-                for stage, part in self.units(items, side, epochs)
-            ]
+            steps = [teacher.looked(stage, passes * len(part)) for stage, part in self.units(items, side, epochs)]
             return steps, stored_bytes(self.spec, items=items, classes=classes, epochs=epochs)
         if self.word == "static":
-            return [Step(stage="labels", images=items, rate=rate)], 2 * items * classes
+            return [teacher.looked("labels", items)], 2 * items * classes
         return [], 0
 
 
