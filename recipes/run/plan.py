@@ -107,7 +107,7 @@ class Net:
         model: its name.
         classes, shape: of the images.
         run: whose device the probe is of.
-        precision: `bf16` where the run's own counts, or `fp32`.
+        precision: `bf16` where the run's own decides, which a modelled machine takes to be that, or `fp32`.
         probe: images per second on this machine; if not given, of training.
     """
 
