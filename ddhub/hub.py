@@ -18,7 +18,7 @@ from torch import nn
 
 from ddhub import teachers as nets
 from ddhub.artifact.folder import Artifact
-from ddhub.artifact.manifest import MANIFEST, README, RESULTS, read_bytes
+from ddhub.artifact.manifest import README, RESULTS
 from ddhub.errors import DDHubError, UsageError
 from ddhub.io.files import replace_folder
 from ddhub.training.batches import DistilledData
@@ -108,9 +108,8 @@ def download(
         nets.resolve(known, near=folder.resolve().parent, ask=ask)
     if target is None:
         return folder
-    files = {x: read_bytes(folder / x) for x in (*artifact.manifest.files, RESULTS, README) if (folder / x).exists()}
     try:
-        replace_folder(target, {**files, MANIFEST: read_bytes(folder / MANIFEST)}, Artifact.open)
+        replace_folder(target, artifact.contents(RESULTS, README), Artifact.open)
     except OSError as error:
         raise DDHubError(f"{to}: cannot be written ({error.strerror}); free space or choose another folder") from None
     return target

@@ -185,11 +185,17 @@ def students(cfg: Config) -> Protocol:
     return plan
 
 
+def items(cfg: Config, classes: int) -> int:
+    """Items that a student sees in an epoch: natural images, and each of them with the compensators of its set."""
+    nets = len(cfg.teachers)
+    return natural_sets(cfg.ipc, classes, nets) * classes * (nets + 1) if cfg.compensate else cfg.ipc * classes
+
+
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Stages with their image passes and the bytes of the artifact (see `recipes.Plan`)."""
     classes, nets = len(source.classes), [net(name, source, run) for name in cfg.teachers]
     k = natural_sets(cfg.ipc, classes, len(nets)) if cfg.compensate else cfg.ipc
-    pixels, items = source.images[0].numel(), k * classes * (len(nets) + 1 if cfg.compensate else 1)
+    pixels, shown = source.images[0].numel(), items(cfg, classes)
     steps = [Step(stage="select", images=0)]
     steps += [each.teacher(len(source.labels), cfg.teacher_epochs, cfg.teacher_protocol) for each in nets]
     size = k * classes * (pixels + 1)
@@ -199,9 +205,9 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
         for stage, m, part in compensator_units(cfg, k, classes * height * width):
             steps.append(nets[m].inverted(stage, len(part) * classes, cfg.steps))
     if cfg.labels == "static":
-        size += items * classes * 2
+        size += shown * classes * 2
         judges = nets[: cfg.label_teachers or len(nets)]
-        steps.append(joined("labels", [each.looked("labels", items) for each in judges]))
+        steps.append(joined("labels", [each.looked("labels", shown) for each in judges]))
     return Plan(steps=steps, artifact_bytes=size)
 
 

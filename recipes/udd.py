@@ -231,6 +231,11 @@ def _corner_bytes(cfg: Config, side: int) -> int:
     return 1 if (cfg.factor - 1) * tile_side(side, cfg.factor) < 256 else 4
 
 
+def items(cfg: Config, classes: int) -> int:
+    """Items that a student sees in an epoch: tiles and regions, enlarged."""
+    return classes * cfg.ipc * (cfg.factor**2 + cfg.regions)
+
+
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Stages with their image passes and the bytes of the artifact (see `recipes.Plan`)."""
     check(cfg, source)

@@ -38,9 +38,9 @@ def has_data(folder: Path) -> bool:
     return (folder / PARQUET).is_file()
 
 
-def folders_of_results() -> list[Path]:
-    """The folders of all bundled artifacts, also of those whose data are not there."""
-    return sorted(path.parent for path in BUNDLED.glob(f"*/{MANIFEST}"))
+def folders_of_results(stock: Path | None = None) -> list[Path]:
+    """The folders of all bundled artifacts, or of those in another stock, also of those whose data are not there."""
+    return sorted(path.parent for path in (stock or BUNDLED).glob(f"*/{MANIFEST}"))
 
 
 def at_hand(folders: Iterable[Path] = (), *, data: bool = False) -> dict[Path, Entry]:

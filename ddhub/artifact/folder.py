@@ -174,6 +174,11 @@ class Artifact:
             cause = f"cannot be written ({error.strerror})"
             raise ArtifactError(f"{path}: {cause}; free space or check its rights") from None
 
+    def contents(self, *grown: str) -> dict[str, bytes]:
+        """Every file of the artifact by its path, the manifest last, and of those that grow the `grown` ones it has."""
+        names = [*self.manifest.files, *(name for name in grown if (self.folder / name).exists()), MANIFEST]
+        return {name: read_bytes(self.folder / name) for name in names}
+
     def bytes_by_tensor(self) -> dict[str, int]:
         """Raw bytes of each stored tensor: `Manifest.bytes_by_tensor`."""
         return self.manifest.bytes_by_tensor()

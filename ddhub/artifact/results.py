@@ -103,6 +103,11 @@ class Entry:
         """Stored bytes of images, labels and all other tensors, as they lie in the files."""
         return self.manifest.stored_bytes
 
+    def recorded(self, protocol_digest: str, model: str, test_fingerprint: str = "") -> dict[int, Result]:
+        """The results of a model under a protocol, on one test set or on any, by seed; the first that was recorded."""
+        wanted = [x for x in self.results if (x.protocol_digest, x.model) == (protocol_digest, model)]
+        return {x.seed: x for x in reversed(wanted) if test_fingerprint in ("", x.test_fingerprint)}
+
     def means(self) -> list[Mean]:
         """The results by protocol, test set and model; a seed recorded twice counts once, the first time."""
         groups: dict[tuple[str, str, str], dict[int, Result]] = {}

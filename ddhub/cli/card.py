@@ -15,8 +15,7 @@ from ddhub.errors import UsageError
 def card(names: tuple[str, ...], every: bool) -> None:
     """Write README.md into artifacts' folders, from their manifests and results."""
     from ddhub.artifact import bundled
-    from ddhub.artifact.manifest import README, seal_text
-    from ddhub.cards.card import leaderboard, render
+    from ddhub.cards.rendering import rendered
     from ddhub.remote.cache import writable
     from ddhub.remote.find import resolve
 
@@ -28,11 +27,7 @@ def card(names: tuple[str, ...], every: bool) -> None:
     known = bundled.at_hand(named)
     if missing := named.keys() - known.keys():
         raise UsageError(f"{min(missing)} has the name of another one given; render one of them at a time")
-    entries = list(known.values())
-    for folder, entry in known.items():
-        if folder in named or (every and folder.parent == bundled.BUNDLED):
-            write(folder / README, seal_text(render(entry, entries)).encode())
-            say(str(folder / README))
-    if every:
-        write(bundled.BUNDLED / README, leaderboard(entries).encode())
-        say(str(bundled.BUNDLED / README))
+    folders = {x for x in known if x in named or (every and x.parent == bundled.BUNDLED)}
+    for path, text in rendered(known, folders, bundled.BUNDLED if every else None):
+        write(path, text)
+        say(str(path))

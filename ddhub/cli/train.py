@@ -123,9 +123,10 @@ def train(
     wanted = {folder: (test or x.manifest.dataset, x.manifest.image_size[1]) for folder, x in entries.items()}
     opened = {x: source.open_source(x[0], "test", root=data, size=x[1]) for x in dict.fromkeys(wanted.values())}
     units = [(folder, number) for folder in entries for number in range(seed, seed + seeds)]
-    settings = {folder: (plan.digest, opened[x].fingerprint, model) for folder, x in wanted.items()}
-    recorded = _recorded(entries, settings) if record else {}
-    runs = {unit: recorded[unit] for unit in units if unit in recorded}
+    runs: dict[tuple[Path, int], Result] = {}
+    for folder, entry in entries.items() if record else ():
+        recorded = entry.recorded(plan.digest, model, opened[wanted[folder]].fingerprint)
+        runs |= {(folder, number): x for number, x in recorded.items() if (folder, number) in units}
     load = lru_cache(maxsize=1)(partial(hub.load, device=ranks.device(device)))
 
     def student(folder: Path, number: int) -> Result:
@@ -179,17 +180,6 @@ def _plan(folder: Path, entry: Entry, name: str | None, *, teachers: Sequence[st
     base = protocol(name) if name else Protocol.from_json(entry.manifest.protocol)
     wanted = {**changes, "teachers": tuple(identify(x, near=folder.resolve().parent) for x in teachers) or None}
     return changed(base, **{key: value for key, value in wanted.items() if value is not None})
-
-
-def _recorded(entries: dict[Path, Entry], settings: dict[Path, tuple[str, str, str]]) -> dict[tuple[Path, int], Result]:
-    """Recorded results by artifact and seed, under the setting of each: (protocol digest, test fingerprint, model)."""
-    return {
-        (folder, run.seed): run
-        for folder, entry in entries.items()
-        for mean in entry.means()
-        if (*mean.setting, mean.first.model) == settings[folder]
-        for run in mean.runs
-    }
 
 
 def _baselines(named: Sequence[Path], entries: dict[Path, Entry]) -> dict[Path, Entry]:
