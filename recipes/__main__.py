@@ -27,6 +27,7 @@ from recipes.run import plan
 from recipes.run.options import configure, discover, option_fields
 from recipes.run.presets import Presets
 from recipes.run.run import Finished, Run
+from recipes.stock.command import stock
 
 log = logging.getLogger("recipes")
 
@@ -154,11 +155,11 @@ def _execute_named(recipe: ModuleType, **values: Any) -> None:
 
 
 def group() -> click.Group:
-    """The command group, one command a recipe."""
+    """The command group, one command a recipe, and the one that makes all that is stocked."""
     return click.Group(
         "recipes",
-        commands={name: Method(name, recipe) for name, recipe in discover().items()},
-        help="Make a distilled dataset: METHOD OUT [options].",
+        commands={"stock": stock, **{name: Method(name, recipe) for name, recipe in discover().items()}},
+        help="Make a distilled dataset: METHOD OUT [options]; or all that are stocked: stock [options].",
     )
 
 

@@ -27,6 +27,7 @@ ROWS = [
     {"recipes.run"},
     {"recipes.inversion"},
     {"recipes.patches", "recipes.gradients", "recipes.trajectories"},
+    {"recipes.stock"},
     {"recipes"},  # the methods, and the program that runs them
     {"tools"},
     {"benchmarks"},
