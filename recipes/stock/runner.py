@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ddhub.errors import DDHubError, first_line
+from recipes.run.plan import Line
 from recipes.stock import shelf
 from recipes.stock.steps import SHARED, Costs, Key, Step, data_of, key, steps
 from recipes.stock.table import Item
@@ -74,33 +75,33 @@ class StockRun:
         return lines
 
     def plan(self) -> list[tuple[str, str, str, str, str]]:
-        """What is left, stage by stage: (artifact, stage, images, operations, seconds), with a sum for each and all.
+        """What is left of each item: (artifact, stage, images, operations, seconds), with sums.
 
         Teachers and experts of the same data that are as large are taken to be shared, and counted once.
         """
         rows: list[tuple[str, str, str, str, str]] = []
+        sums: list[Line] = []
         seen: set[tuple[object, ...]] = set()
-        total, operations = 0.0, 0
         for name in self.items:
-            sums = [0, 0, 0.0]
-            for what, step in self.steps.items():
-                if step.item.name != name:
-                    continue
-                if what in self.done:
-                    rows.append((step.of, "done: " + step.title.partition(": ")[2], "", "", ""))
-                    continue
-                for line in self.costs.lines(step):
-                    same = (*data_of(step.item), line.stage, line.images, line.operations)
-                    shared = line.stage.startswith(SHARED) and same in seen
-                    seen.add(same)
-                    if not shared:
-                        sums = [sums[0] + line.images, sums[1] + line.operations, sums[2] + line.seconds]
-                    seconds = "shared" if shared else f"{line.seconds:,.0f}"
-                    seed = f", seed {step.seed}" if step.student else ""
-                    rows.append((step.of, line.stage + seed, f"{line.images:,}", f"{line.operations:.2e}", seconds))
-            rows.append((name, "sum", f"{sums[0]:,}", f"{sums[1]:.2e}", f"{sums[2]:,.0f}"))
-            total, operations = total + sums[2], operations + int(sums[1])
-        return [*rows, ("all", "sum", "", f"{operations:.2e}", f"{total:,.0f}")]
+            mine = {what: step for what, step in self.steps.items() if step.item.name == name}
+            if count := len(self.done.intersection(mine)):
+                rows.append((name, f"done: {count} of {len(mine)} steps", "", "", ""))
+            lines: dict[tuple[str, str], list[Line]] = {}
+            for what, step in mine.items():
+                for line in self.costs.lines(step) if what not in self.done else ():
+                    lines.setdefault((step.of, line.stage), []).append(line)
+            own: list[Line] = []
+            for (of, stage), parts in lines.items():
+                line, times = _sum(stage, parts), f"{len(parts)} x " if len(parts) > 1 else ""
+                same = (*data_of(self.items[name]), *line[:3])
+                shared = stage.startswith(SHARED) and same in seen
+                seen.add(same)
+                own += [] if shared else [line]
+                rows.append((of, f"{times}{stage}{', shared' if shared else ''}", *_cells(line)))
+            if own:
+                sums.append(_sum("sum", own))
+                rows.append((name, "sum", *_cells(sums[-1])))
+        return [*rows, ("all", "sum", *_cells(_sum("sum", sums)))]
 
     def _done(self) -> set[Key]:
         return {what for what, step in self.steps.items() if self.workshop.is_done(step)}
@@ -125,3 +126,12 @@ class StockRun:
             log.info("%s: %s", name, verdict.words)
         if changed:
             shelf.render(self.workshop.stock)
+
+
+def _sum(stage: str, lines: Sequence[Line]) -> Line:
+    images, operations = sum(x.images for x in lines), sum(x.operations for x in lines)
+    return Line(stage, images, operations, sum(x.seconds for x in lines))
+
+
+def _cells(line: Line) -> tuple[str, str, str]:
+    return f"{line.images:,}", f"{line.operations:.2e}", f"{line.seconds:,.0f}"

@@ -103,9 +103,10 @@ class Costs:
 
     def _training(self, of: str, student: Student, base: Protocol, cfg: Any, source: Any, run: Run) -> plans.Plan:
         """The plan of a student of `of`."""
-        images = student.plan(base).epochs * self._items(of, len(source.classes))
+        plan = student.plan(base)
+        images = plan.epochs * self._items(of, len(source.classes))
         rate = partial(plans.training_rate, student.model, source, run)
-        step = plans.Step(stage=f"student {student.model}", images=images, rate=rate)
+        step = plans.Step(stage=f"student {student.model} ({plan.name})", images=images, rate=rate)
         return plans.Plan(steps=[step], artifact_bytes=0)
 
     def _items(self, of: str, classes: int) -> int:

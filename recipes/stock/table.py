@@ -89,10 +89,13 @@ class Item:
     baseline: str = ""
 
     def is_made(self, m: Manifest) -> bool:
-        """Whether a manifest is of an artifact of this recipe and these settings."""
-        settings = {key: [*x] if isinstance(x, tuple) else x for key, x in vars(self.cfg).items()}
+        """Whether a manifest is of an artifact of this recipe and these settings; younger ones at their defaults."""
+        defaults, mine = (
+            {key: [*x] if isinstance(x, tuple) else x for key, x in vars(cfg).items()}
+            for cfg in (self.recipe.Config(), self.cfg)
+        )
         file = f"recipes/{Path(str(self.recipe.__file__)).name}"
-        return bool((m.name, m.recipe["path"], m.recipe["config"]) == (self.name, file, settings))
+        return (m.name, m.recipe["path"], {**defaults, **m.recipe["config"]}) == (self.name, file, mine)
 
 
 def read_table(path: Path, tier: str, stocked: Collection[str]) -> tuple[list[Item], list[str]]:

@@ -176,6 +176,11 @@ class Workshop:
         if folder.parent != self.out:
             folder = shelf.copy(folder, self.out)
         m, plan = read_manifest(folder), _plan(own, student)
+        if m.image_size != own.manifest.image_size:
+            sizes = [" x ".join(map(str, x.image_size)) for x in (m, own.manifest)]
+            raise UsageError(
+                f"{step.of} has images of {sizes[0]}, {step.item.name} of {sizes[1]}; give it another baseline"
+            )
         test = self._test(m.dataset, m.image_size[1])
         words = (m.content, plan.digest, student.model, test.fingerprint, str(step.seed))
         key = hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
