@@ -38,7 +38,7 @@ from recipes.stock.workshop import Workshop
 @click.option("--stock", type=click.Path(path_type=Path), help="folder of what is stocked; cards/ if not given")
 @click.option("--data", metavar="ROOT", help="root of the real data (or DDHUB_DATA)")
 @click.option("--device", default="auto", metavar="auto", help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--precision", default="auto", metavar="auto", help="auto, bf16 or fp32")
+@click.option("--precision", default="auto", metavar="auto", help="auto, bf16, fp32 or exact")
 def stock(
     file: Path,
     tier: str | None,

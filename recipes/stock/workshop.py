@@ -37,7 +37,6 @@ from recipes.stock.steps import Step
 from recipes.stock.table import Item, Student
 
 log = logging.getLogger("recipes")
-EVERY = 10.0  # seconds between two saved states of a student
 
 
 class Workshop:
@@ -193,7 +192,6 @@ class Workshop:
             device=self.device,
             precision=self.precision,
             checkpoint=self.work / f"student-{student.model.replace(':', '-')}-{key}.checkpoint",
-            every=EVERY,
             progress=False,
         )
         Artifact.open(folder, verify=False).add_result(asdict(result))
