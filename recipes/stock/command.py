@@ -16,6 +16,7 @@ from ddhub.errors import DDHubError, UsageError
 from ddhub.training import ranks
 from ddhub.training.devices import resolve_device
 from recipes.run.options import METHODS
+from recipes.run.plan import MACHINES
 from recipes.stock.deadline import Deadline
 from recipes.stock.runner import StockRun
 from recipes.stock.steps import Costs
@@ -31,7 +32,7 @@ from recipes.stock.workshop import Workshop
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="stop before these are over, to go on later"
 )
 @click.option("--dry-run", is_flag=True, help="print the plan and stop")
-@click.option("--machine", default="", help="whose seconds --dry-run prints: h100; this machine's if not given")
+@click.option("--machine", metavar="NAME", help=f"with --dry-run: seconds of {', '.join(MACHINES)}")
 @click.option("--replace", is_flag=True, help="stock what is made even if it is no better than what is stocked")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/stock"), help="folder of the artifacts")
 @click.option("--work", type=click.Path(path_type=Path), help="folder of the stages; OUT/work if not given")
@@ -45,7 +46,7 @@ def stock(
     names: tuple[str, ...],
     minutes: float | None,
     dry_run: bool,
-    machine: str,
+    machine: str | None,
     replace: bool,
     out: Path,
     work: Path | None,
@@ -62,6 +63,8 @@ def stock(
         raise UsageError(
             "a stock run is one process; start it without torchrun, or several of them with --only and --out"
         )
+    if machine and not dry_run:
+        raise UsageError("--machine says how long a run would take on another machine; add --dry-run")
     if stock is None and not bundled.CHECKOUT:
         raise UsageError("an installed ddhub has no stock of its own to add to; give a folder with --stock")
     shelf = stock or bundled.BUNDLED
@@ -73,12 +76,12 @@ def stock(
     table = {item.name: item for item in items}
     options: dict[str, Any] = {"root": data, "device": device, "precision": precision}
     workshop = Workshop(table, out=out, work=work or out / "work", stock=shelf, replace=replace, **options)
-    costs = Costs(table, shelf, machine if dry_run else "h100", **options)
+    costs = Costs(table, (machine or "") if dry_run else "h100", **options)
     run = StockRun(only(items, names), table, workshop, costs)
     for line in skipped:
         say(line)
     if dry_run:
-        print_table(("artifact", "stage", ">images", ">operations", ">seconds"), run.plan())
+        print_table(("artifact", "stage", ">images", ">TFLOP", ">seconds"), run.plan())
         return
     with workshop.alone():
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from ddhub.errors import DDHubError, first_line
-from recipes.run.plan import Line
+from recipes.run.plan import Line, total
 from recipes.stock import shelf
 from recipes.stock.steps import SHARED, Costs, Key, Step, data_of, key, steps
 from recipes.stock.table import Item
@@ -75,7 +76,7 @@ class StockRun:
         return lines
 
     def plan(self) -> list[tuple[str, str, str, str, str]]:
-        """What is left of each item: (artifact, stage, images, operations, seconds), with sums.
+        """What is left of each item: (artifact, stage, images, 10^12 operations, seconds), with sums.
 
         Teachers and experts of the same data that are as large are taken to be shared, and counted once.
         """
@@ -89,19 +90,20 @@ class StockRun:
             lines: dict[tuple[str, str], list[Line]] = {}
             for what, step in mine.items():
                 for line in self.costs.lines(step) if what not in self.done else ():
-                    lines.setdefault((step.of, line.stage), []).append(line)
+                    stage = re.sub(r"-\d+$", "", line.stage)  # of a stage in many parts
+                    lines.setdefault((step.of, stage), []).append(line)
             own: list[Line] = []
             for (of, stage), parts in lines.items():
-                line, times = _sum(stage, parts), f"{len(parts)} x " if len(parts) > 1 else ""
-                same = (*data_of(self.items[name]), *line[:3])
+                line, times = total(parts), f"{len(parts)} x " if len(parts) > 1 else ""
+                same = (*data_of(self.items[name]), stage, line.images, line.operations)
                 shared = stage.startswith(SHARED) and same in seen
                 seen.add(same)
                 own += [] if shared else [line]
                 rows.append((of, f"{times}{stage}{', shared' if shared else ''}", *_cells(line)))
             if own:
-                sums.append(_sum("sum", own))
+                sums.append(total(own))
                 rows.append((name, "sum", *_cells(sums[-1])))
-        return [*rows, ("all", "sum", *_cells(_sum("sum", sums)))]
+        return [*rows, ("all", "sum", *_cells(total(sums)))]
 
     def _done(self) -> set[Key]:
         return {what for what, step in self.steps.items() if self.workshop.is_done(step)}
@@ -128,10 +130,5 @@ class StockRun:
             shelf.render(self.workshop.stock)
 
 
-def _sum(stage: str, lines: Sequence[Line]) -> Line:
-    images, operations = sum(x.images for x in lines), sum(x.operations for x in lines)
-    return Line(stage, images, operations, sum(x.seconds for x in lines))
-
-
 def _cells(line: Line) -> tuple[str, str, str]:
-    return f"{line.images:,}", f"{line.operations:.2e}", f"{line.seconds:,.0f}"
+    return f"{line.images:,}", f"{line.operations / 1e12:,.1f}", f"{line.seconds:,.0f}"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from ddhub.artifact.results import read
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import Protocol
 from recipes.run import plan as plans
@@ -72,28 +69,27 @@ class Costs:
 
     Args:
         table: the items by name.
-        stock: the folder of artifacts that are not in the table.
         machine: whose seconds (see `recipes.run.plan.lines`).
         options: of a Run: root, device, precision.
     """
 
-    def __init__(self, table: Mapping[str, Item], stock: Path, machine: str, **options: Any) -> None:
-        self.table, self.stock, self.machine, self.options = table, stock, machine, options
+    def __init__(self, table: Mapping[str, Item], machine: str, **options: Any) -> None:
+        self.table, self.machine, self.options = table, machine, options
         self.opened: set[tuple[str, int]] = set()  # data that this process has read before
-        self._lines: dict[Any, list[Line]] = {}
+        self._lines: dict[tuple[str, str, Student | None], list[Line]] = {}
 
     def lines(self, step: Step) -> list[Line]:
         """The plan of a step."""
-        item, student = step.item, step.student
-        key = (item.name, step.of, student)
-        if key not in self._lines:
-            run = Run(item.recipe, item.cfg, self.stock / item.name, work=self.stock, **self.options)
-            recipe = (
-                SimpleNamespace(plan=partial(self._training, step.of, student, own(item))) if student else item.recipe
-            )
-            self._lines[key] = plans.lines(recipe, item.cfg, run, self.machine)
+        what = (step.item.name, step.of, step.student)
+        if what not in self._lines:
+            item = step.item
+            run = Run(item.recipe, item.cfg, Path(item.name), **self.options)
+            if step.student:
+                self._lines[what] = [self._training(step.of, item, step.student, run)]
+            else:
+                self._lines[what] = plans.lines(item.recipe, item.cfg, run, self.machine)
             self.opened.add(data_of(item))
-        return self._lines[key]
+        return self._lines[what]
 
     def seconds(self, step: Step) -> float | None:
         """Seconds of a step; None as long as its data would have to be read for that."""
@@ -101,21 +97,18 @@ class Costs:
             return None
         return sum(line.seconds for line in self.lines(step))
 
-    def _training(self, of: str, student: Student, base: Protocol, cfg: Any, source: Any, run: Run) -> plans.Plan:
-        """The plan of a student of `of`."""
-        plan = student.plan(base)
-        images = plan.epochs * self._items(of, len(source.classes))
-        rate = partial(plans.training_rate, student.model, source, run)
-        step = plans.Step(stage=f"student {student.model} ({plan.name})", images=images, rate=rate)
-        return plans.Plan(steps=[step], artifact_bytes=0)
-
-    def _items(self, of: str, classes: int) -> int:
-        """Items of an epoch."""
-        if of not in self.table:
-            return read(self.stock / of).manifest.ipc * classes
-        item = self.table[of]
-        counted = getattr(item.recipe, "items", None)
-        return counted(item.cfg, classes) if counted else item.cfg.ipc * classes
+    def _training(self, of: str, item: Item, student: Student, run: Run) -> Line:
+        """A student of `of`, which is an item or its baseline, under the item's protocol."""
+        source = run.source(item.cfg.dataset, "train", data_of(item)[1] or None)
+        cfg, classes = self.table[of].cfg if of in self.table else item.cfg, len(source.classes)
+        counted = getattr(self.table[of].recipe, "items", None) if of in self.table else None
+        judges: tuple[str, ...] = ()
+        if of == item.name and getattr(cfg, "labels", "") == "teacher":
+            judges = cfg.teachers if hasattr(cfg, "teachers") else (cfg.teacher,)
+        items, plan = counted(cfg, classes) if counted else cfg.ipc * classes, student.plan(own(item))
+        size = source.images.shape[1:]
+        line = plans.student_line(student.model, plan, items, size, classes, run, self.machine, judges)
+        return line._replace(stage=f"student {student.model} ({plan.name})")
 
 
 def data_of(item: Item) -> tuple[str, int]:
