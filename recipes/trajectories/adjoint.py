@@ -111,7 +111,8 @@ def match(
         start, target: an expert's parameters [P], and those some epochs later.
         eta: step size [].
         shown: of step k the images [B, C, H, W], normalised and augmented, and the logits of their labels [B, K]. It is
-            asked twice for a step whose graph is not kept, and must answer the same.
+            asked twice for a step whose graph is not kept, and must answer the same; where graphs are kept, answers
+            must last until the end.
         steps: N.
         give: takes k, dL/dx_k and dL/dy_k, once a step, the last step first.
         drop: share of the parameters that `cpd` leaves out.

@@ -8,7 +8,9 @@
 
 Batches are pieces of a permutation of all images, the last one first, a new permutation when they are used up; every
 iteration begins with a new one. All draws of an iteration come from (seed, its number) on the CPU, experts take turns
-in an order shuffled each time round, and whether to skip is decided on the device, which nothing here waits for.
+in an order shuffled each time round, and whether to skip is decided on the device, which nothing here waits for: draws
+and checkpoints of the next iteration are read while it still computes this one. Its steps are captured ones, recorded
+once for all iterations (`recipes.trajectories.student`).
 """
 
 from __future__ import annotations
