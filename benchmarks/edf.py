@@ -25,6 +25,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -36,12 +37,13 @@ from torch import Tensor
 
 from ddhub.cli.program import guarded
 from ddhub.protocols.protocol import DSA_OPS
-from ddhub.training.devices import resolve_device
+from ddhub.training.capture import Captured
+from ddhub.training.devices import computing, resolve_device, resolve_precision
 from recipes.run.draws import generator
 from recipes.trajectories.adjoint import WAYS
-from recipes.trajectories.experts import Experts, direction, gradients
+from recipes.trajectories.experts import Experts, stepped
 from recipes.trajectories.flat import Flat
-from recipes.trajectories.trajectory import Outer, State, Window, outer_iteration, started
+from recipes.trajectories.trajectory import Outer, State, Window, outer_iteration, started, student_of
 
 CLASSES, SIDE = 10, 32
 DEFAULT = "forward"
@@ -53,25 +55,34 @@ class Problem:
 
     def __init__(self, name: str, images: int, steps: int, device: torch.device, dtype: torch.dtype) -> None:
         random = generator("edf")
-        self.flat = Flat(name, CLASSES, SIDE, 3)
+        self.flat, self.device = Flat(name, CLASSES, SIDE, 3), device
         first = self.flat.initial("edf")
         moved = first + 0.01 * torch.randn(self.flat.count, generator=random)
         self.trajectories = torch.stack([first, moved])[None]
         x = torch.randn(images, 3, SIDE, SIDE, generator=random)
         y = torch.randn(images, CLASSES, generator=random)
         self.state = {key: value.to(device) for key, value in started(x.to(dtype), y.to(dtype), 0.01).items()}
-        self.settings = Outer(
+        settings = Outer(
             seed=0, window=Window(least=0, first=1, last=1, expansion=1, sequential=False), span=1, steps=steps,
             batch=images, ops=DSA_OPS, crop=0.125, drop=0.25, skip=torch.inf, rates=(1.0, 1.0, 1e-5),
             momenta=(0.5, 0.9, 0.5), way="", segment=1,
         )  # fmt: skip
+        self.settings = {way: replace(settings, way=way) for way in WAYS}
+        with fastest(device):
+            self.students = {way: student_of(self.flat, self.state, self.settings[way], device) for way in WAYS}
 
     def run(self, way: str) -> State:
         """The state after one iteration."""
-        state, _ = outer_iteration(0, self.state, self.trajectories, self.flat, replace(self.settings, way=way))
-        if state["images"].is_cuda:
-            torch.cuda.synchronize()
+        with fastest(self.device):
+            state, _ = outer_iteration(0, self.state, self.trajectories, self.students[way], self.settings[way])
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
         return state
+
+
+def fastest(device: torch.device) -> AbstractContextManager[None]:
+    """What recipes compute in where no precision is asked for."""
+    return computing(device, resolve_precision("auto", device))
 
 
 def peak_bytes(problem: Problem, way: str) -> int:
@@ -96,18 +107,13 @@ def largest_gap(name: str, device: torch.device) -> float:
     return float(torch.stack(gaps).max())
 
 
-def expert_steps(flat: Flat, w: Tensor, x: Tensor, labels: Tensor, together: int) -> Tensor:
+def expert_steps(step: Captured[Tensor], w: Tensor, x: Tensor, labels: Tensor, together: int) -> Tensor:
     """The parameters [k, P] of k experts after a step, so many of them at once."""
-    settings = Experts(net=flat.name, count=len(w), epochs=1)
-
-    def stepped(rows: slice) -> Tensor:
-        return w[rows] - settings.lr * direction(
-            partial(gradients, flat, x=x[rows], labels=labels[rows]), w[rows], settings
-        )
-
-    steps = torch.cat([stepped(slice(first, first + together)) for first in range(0, len(w), together)])
-    if steps.is_cuda:
-        torch.cuda.synchronize()
+    with fastest(w.device):
+        parts = zip(*(whole.split(together) for whole in (w, x, labels)), strict=True)
+        steps = torch.cat([step(*part).clone() for part in parts])  # a call overwrites what the last one returned
+        if steps.is_cuda:
+            torch.cuda.synchronize()
     return steps
 
 
@@ -155,7 +161,10 @@ def main(
     x = torch.randn(experts, batch, 3, SIDE, SIDE, generator=random).to(where)
     labels = torch.randint(CLASSES, (experts, batch), generator=random).to(where)
     modes = {"stacked": experts, "one by one": 1}
-    work = {mode: partial(expert_steps, problem.flat, w, x, labels, count) for mode, count in modes.items()}
+    rule = Experts(net=name, count=experts, epochs=1)
+    with fastest(where):
+        step = Captured(partial(stepped, problem.flat, rule), where, "a step of the experts")
+    work = {mode: partial(expert_steps, step, w, x, labels, count) for mode, count in modes.items()}
     ends = {mode: one() for mode, one in work.items()}
     moved = (ends["one by one"] - w).norm()
     apart = float((ends["stacked"] - ends["one by one"]).norm() / moved)

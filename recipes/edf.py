@@ -31,6 +31,7 @@ from ddhub.errors import TrainingError, UsageError, unknown
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import DSA_OPS, Protocol
 from ddhub.sources.source import Source
+from ddhub.training.devices import computing
 from ddhub.training.loop import evaluate
 from recipes.run import papers
 from recipes.run.draws import require_images
@@ -47,7 +48,7 @@ from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, PixelWeights,
 from recipes.trajectories.experts import OPTIMIZERS, Experts, opened, settings, train
 from recipes.trajectories.flat import Flat
 from recipes.trajectories.initial import INITS, initial
-from recipes.trajectories.trajectory import Outer, State, Window, advance, passes_per_second, started
+from recipes.trajectories.trajectory import Outer, State, Window, advance, passes_per_second, started, student_of
 
 log = logging.getLogger(__name__)
 _CHUNKS, _KEPT = 50, 4 * 2**30  # stages of the iterations at most, and about the bytes that they take together
@@ -132,14 +133,9 @@ class Config:
 def experts(cfg: Config) -> Experts:
     """Which experts there are: nothing of the distillation is among it."""
     return Experts(
-        net=cfg.net,
-        count=cfg.n_experts,
-        epochs=cfg.train_epochs,
-        optimizer=cfg.expert_opt,
-        lr=cfg.expert_lr,
-        seed=cfg.expert_seed,
-        together=cfg.together,
-    )
+        net=cfg.net, count=cfg.n_experts, epochs=cfg.train_epochs, optimizer=cfg.expert_opt, lr=cfg.expert_lr,
+        seed=cfg.expert_seed, together=cfg.together,
+    )  # fmt: skip
 
 
 def outer(cfg: Config) -> Outer:
@@ -246,7 +242,7 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     check(cfg, source)
     classes, images = len(source.classes), cfg.ipc * len(source.classes)
     flat = _flat(cfg, source)
-    probe = partial(passes_per_second, flat, min(cfg.batch_syn, images), run.device)
+    probe = partial(passes_per_second, flat, min(cfg.batch_syn, images), run.device, run.precision)
     student = net(cfg.net, source, run, precision="fp32", probe=probe)
     steps = [experts_step(student, experts(cfg), len(source.labels))]
     steps.append(student.step("start", cfg.n_experts * images // 3, 0))  # looked at, not differentiated
@@ -265,7 +261,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
     check(cfg, source)
     flat, known = _flat(cfg, source), settings(experts(cfg))
     file = run.path("experts", known).with_suffix(".npy")
-    file = train(source, experts(cfg), flat, file, run.device)
+    with computing(run.device, run.precision):  # training is no stage
+        file = train(source, experts(cfg), flat, file, run.device)
     trajectories = opened(file, experts(cfg), flat, source)
 
     def score() -> dict[str, Tensor]:
@@ -281,8 +278,10 @@ def distill(cfg: Config, run: Run) -> Artifact:
     state = started(**run.stage("start", partial(begin, **words), {**known, **words}), step=cfg.lr_teacher)
     look = pixel_weights(cfg, run, source, flat.load(trajectories[0, -1]))
     shared = {"experts": known, **_settings(cfg)}
+    with computing(run.device, run.precision):  # its recordings serve all stages
+        student = student_of(flat, state, outer(cfg), run.device)
     for stage, parts in chunks(cfg, source):
-        work = partial(advance, parts, state, trajectories, flat, outer(cfg), look, run.device)
+        work = partial(advance, parts, state, trajectories, student, outer(cfg), look)
         state = run.stage(stage, work, {**shared, "part": [parts.start, parts.stop]})
     return _written(cfg, run, source, state, accuracy)
 

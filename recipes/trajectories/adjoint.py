@@ -16,17 +16,21 @@ which is the chain rule, exact; what TESLA (Cui et al., 2023, arXiv 2211.10586) 
     reverse     g_k is computed with its graph, times the adjoint, and differentiated again
     forward     r_k is how fast l rises along the adjoint: computed beside l, and differentiated once
     unroll      the graphs of all steps are kept from the way there, as the papers' codes do
+
+A step forth, and one back, are captured steps (`ddhub.training.capture`): `Moves` keeps the recordings for many runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddhub.errors import UsageError, unknown
+from ddhub.training.capture import Captured
 from recipes.trajectories.flat import Flat
 from recipes.trajectories.tangent import along
 
@@ -35,6 +39,7 @@ WAYS = ("unroll", "reverse", "forward")
 Shown = Callable[[int], tuple[Tensor, Tensor]]
 Give = Callable[[int, Tensor, Tensor], None]
 Derivatives = tuple[Tensor, Tensor, Tensor, Tensor]  # r_k, and its derivatives by theta, x and y
+Pull = Callable[[Flat, Tensor, Tensor, Tensor, Tensor], Derivatives]
 
 
 class Matched(NamedTuple):
@@ -42,6 +47,23 @@ class Matched(NamedTuple):
 
     loss: Tensor
     eta: Tensor
+
+
+class Moves:
+    """The steps of a net, forth and back in either way, as captured steps.
+
+    Args:
+        flat: the net.
+        device: where it computes.
+        active: false records nothing.
+    """
+
+    def __init__(self, flat: Flat, device: torch.device, *, active: bool = True) -> None:
+        self.forth = Captured(partial(_forth, flat), device, "a student's step", active=active)
+        self.reverse, self.forward = (
+            Captured(partial(_back, flat, pull), device, "a student's step back", active=active)
+            for pull in (_reverse, _forward)
+        )
 
 
 def cpd(student: Tensor, target: Tensor, start: Tensor, drop: float) -> Tensor:
@@ -80,6 +102,7 @@ def match(
     drop: float = 0.0,
     way: str = "",
     segment: int = 1,
+    moves: Moves | None = None,
 ) -> Matched:
     """L after N steps from `start`, and its gradients by what was shown; nothing in it waits for the device.
 
@@ -88,12 +111,14 @@ def match(
         start, target: an expert's parameters [P], and those some epochs later.
         eta: step size [].
         shown: of step k the images [B, C, H, W], normalised and augmented, and the logits of their labels [B, K]. It is
-            asked twice for a step whose graph is not kept, and must answer the same.
+            asked twice for a step whose graph is not kept, and must answer the same; where graphs are kept, answers
+            must last until the end.
         steps: N.
         give: takes k, dL/dx_k and dL/dy_k, once a step, the last step first.
         drop: share of the parameters that `cpd` leaves out.
         way: unroll, reverse or forward; empty is forward, the faster one.
         segment: s > 1 keeps the graphs of the last s steps, which are then not computed a second time.
+        moves: the net's steps, kept for many calls; of this one alone if not given.
 
     Raises:
         UsageError: an unknown way, no step, no segment, or a share that `cpd` does not take.
@@ -103,13 +128,14 @@ def match(
     if steps < 1 or segment < 1:
         raise UsageError(f"{steps} steps in segments of {segment}; both must be 1 or more")
     alone = 0 if way == "unroll" else steps if segment == 1 else max(0, steps - segment)
-    pull = _reverse if way == "reverse" else _forward
+    moves = moves or Moves(flat, start.device)
+    back = moves.reverse if way == "reverse" else moves.forward
 
     eta, theta = eta.detach(), start.detach()
     thetas = theta.new_empty(alone, len(theta))  # one block, as vectors among the maps would tear the heap apart
     for k in range(alone):
         thetas[k] = theta
-        theta = theta - eta * _gradient(flat, _leaf(theta), *shown(k))
+        theta = moves.forth(theta, eta, *shown(k))
 
     leaves = [_leaf(theta), _leaf(eta)]
     with torch.enable_grad():
@@ -124,10 +150,8 @@ def match(
         give(k, by_x, by_y)
 
     for k in reversed(range(alone)):
-        rise, by_theta, by_x, by_y = pull(flat, thetas[k], *shown(k), adjoint)
-        give(k, -eta * by_x, -eta * by_y)
-        by_eta = by_eta - rise
-        adjoint = adjoint - eta * by_theta
+        adjoint, by_eta, by_x, by_y = back(thetas[k], eta, *shown(k), adjoint, by_eta)
+        give(k, by_x, by_y)
     return Matched(loss.detach(), by_eta)
 
 
@@ -144,6 +168,19 @@ def _gradient(flat: Flat, theta: Tensor, x: Tensor, y: Tensor, *, graph: bool = 
     """g [P] at theta, which requires a gradient."""
     with torch.enable_grad():
         return torch.autograd.grad(soft_cross_entropy(flat, theta, x, y), theta, create_graph=graph)[0]
+
+
+def _forth(flat: Flat, theta: Tensor, eta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """theta_(k+1)."""
+    return theta - eta * _gradient(flat, _leaf(theta), x, y)
+
+
+def _back(
+    flat: Flat, pull: Pull, theta: Tensor, eta: Tensor, x: Tensor, y: Tensor, adjoint: Tensor, by_eta: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """adjoint_k, what dL/deta is without the steps before, dL/dx_k and dL/dy_k."""
+    rise, by_theta, by_x, by_y = pull(flat, theta, x, y, adjoint)
+    return adjoint - eta * by_theta, by_eta - rise, -eta * by_x, -eta * by_y
 
 
 def _reverse(flat: Flat, theta: Tensor, x: Tensor, y: Tensor, adjoint: Tensor) -> Derivatives:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddhub import models
+from ddhub.data.transfer import sent
 from ddhub.errors import UsageError
 from ddhub.measures.cam import grad_cam, smooth_grad_cam
 from ddhub.sources.known import KNOWN
@@ -87,14 +88,14 @@ class PixelWeights:
 
     def weights(self, images: Tensor, classes: Tensor, iteration: int) -> Tensor:
         """F `[n, 1, H, W]` of normalised images `[n, C, H, W]`, each for its class of `[n]`, before an iteration."""
-        outputs = classes if self.numbers is None else self.numbers.to(classes.device)[classes]
+        outputs = classes if self.numbers is None else sent(self.numbers, classes.device)[classes]
         draw, parts = generator(self.settings.seed, "cam", iteration), []
         for x, y in zip(images.split(_TOGETHER), outputs.split(_TOGETHER), strict=True):
             if self.settings.cam == "grad-cam":
                 maps = grad_cam(self.net, x, y)
             else:
                 noise = _SIGMA * torch.randn(_PASSES, *x.shape, generator=draw)
-                maps = smooth_grad_cam(self.net, x, y, noise.to(x))
+                maps = smooth_grad_cam(self.net, x, y, sent(noise, x.device).to(x.dtype))
             size = (x.shape[2], x.shape[3])
             parts.append(weights(activation(maps, size), self.settings.beta, self.settings.threshold))
         return torch.cat(parts)

@@ -13,6 +13,7 @@ nor the number of ranks changes it, but for rounding. They are kept as they are 
 GSAM is that of Zhuang et al. (2022, arXiv 2203.08065) with the scaling of ASAM (Kwon et al., 2021, arXiv 2102.11600),
 as FTD (Du et al., 2023, arXiv 2211.11004) and DATM train experts; norms are over all parameters of an expert. L is the
 cross-entropy with the true classes. A batch is augmented by one operation of DSA; the last of an epoch is smaller.
+A step is a captured one (`ddhub.training.capture`); the device is waited for once an epoch, for the checkpoints.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from ddhub.protocols.protocol import DSA_OPS, Augment, Protocol
 from ddhub.sources.source import Source
 from ddhub.training import ranks
 from ddhub.training.batches import DistilledData
-from ddhub.training.devices import seeded
+from ddhub.training.capture import Captured
 from recipes.run.draws import generator
 from recipes.run.teachers import real_data
 from recipes.trajectories.checkpoints import Checkpoints
@@ -45,6 +46,7 @@ from recipes.trajectories.flat import Flat
 log = logging.getLogger(__name__)
 
 OPTIMIZERS = ("gsam", "sgd")
+Stepped = Callable[[Tensor, Tensor, Tensor], Tensor]  # w, x, labels -> w
 _TINY = 1e-12  # beside a norm that divides
 _TOGETHER = {"cpu": 1, "cuda": 4}  # what is faster; benchmarks/edf.py prints both
 
@@ -110,8 +112,9 @@ def train(source: Source, rule: Experts, flat: Flat, path: Path, device: torch.d
     groups = _groups(file.epochs(), rule.epochs, rule.together or _TOGETHER.get(device.type, 1))
     data = real_data(source, batches(rule)).to(device)
     ranks.barrier()  # after every rank has seen how far the experts are
+    step = Captured(partial(stepped, flat, rule), data.device, "a step of the experts")
     for experts in ranks.share(groups):
-        _trajectories(data, experts, rule, flat, file)
+        _trajectories(data, experts, rule, flat, step, file)
     ranks.barrier()
     digests = ranks.gather([file.digest(k) for k in ranks.share(range(rule.count))])
     if ranks.rank() == 0:
@@ -161,8 +164,22 @@ def direction(gradient: Callable[[Tensor], Tensor], w: Tensor, rule: Experts) ->
     return h - rule.alpha * across
 
 
-def epoch(data: DistilledData, experts: Sequence[int], w: Tensor, number: int, rule: Experts, flat: Flat) -> Tensor:
-    """The parameters [k, P] of some experts after an epoch, from those before it."""
+def stepped(flat: Flat, rule: Experts, w: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+    """Experts w [k, P] after a step, each on its x [k, B, C, H, W] and labels [k, B]."""
+    return w - rule.lr * direction(partial(gradients, flat, x=x, labels=labels), w, rule)
+
+
+def epoch(data: DistilledData, experts: Sequence[int], w: Tensor, number: int, rule: Experts, step: Stepped) -> Tensor:
+    """The parameters [k, P] of some experts after an epoch, from those before it.
+
+    Args:
+        data: the real images.
+        experts: numbers of the experts.
+        w: their parameters before it.
+        number: of the epoch.
+        rule: the settings.
+        step: `stepped` of the net and the settings.
+    """
     steps = data.steps_per_epoch
 
     def of(expert: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -171,7 +188,7 @@ def epoch(data: DistilledData, experts: Sequence[int], w: Tensor, number: int, r
 
     for parts in zip(*map(of, experts), strict=True):
         x, labels = (torch.stack(part) for part in zip(*parts, strict=True))
-        w = w - rule.lr * direction(partial(gradients, flat, x=x, labels=labels), w, rule)
+        w = step(w, x, labels)
     return w
 
 
@@ -194,7 +211,9 @@ def _groups(done: Sequence[int], epochs: int, together: int) -> list[list[int]]:
     return groups
 
 
-def _trajectories(data: DistilledData, experts: Sequence[int], rule: Experts, flat: Flat, file: Checkpoints) -> None:
+def _trajectories(
+    data: DistilledData, experts: Sequence[int], rule: Experts, flat: Flat, step: Stepped, file: Checkpoints
+) -> None:
     """Train some experts, all as far as each other, to the end.
 
     Raises:
@@ -208,8 +227,7 @@ def _trajectories(data: DistilledData, experts: Sequence[int], rule: Experts, fl
         file.write(experts, 0, w)
     for number in range(max(0, done - 1), rule.epochs):
         begin = time.perf_counter()
-        with seeded(data.device, 0):  # for its deterministic kernels
-            w = epoch(data, experts, w, number, rule, flat)
+        w = epoch(data, experts, w, number, rule, step)
         if not bool(w.isfinite().all()):
             raise TrainingError(
                 f"expert {experts[int(w.isfinite().all(1).int().argmin())]} is not a number after epoch {number + 1} "

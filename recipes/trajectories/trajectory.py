@@ -8,7 +8,9 @@
 
 Batches are pieces of a permutation of all images, the last one first, a new permutation when they are used up; every
 iteration begins with a new one. All draws of an iteration come from (seed, its number) on the CPU, experts take turns
-in an order shuffled each time round, and whether to skip is decided on the device, which nothing here waits for.
+in an order shuffled each time round, and whether to skip is decided on the device, which nothing here waits for: draws
+and checkpoints of the next iteration are read while it still computes this one. Its steps are captured ones, recorded
+once for all iterations (`recipes.trajectories.student`).
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddhub.data.dsa import COLUMNS, dsa
+from ddhub.data.dsa import COLUMNS
+from ddhub.data.transfer import sent
 from ddhub.errors import TrainingError
-from ddhub.training.devices import seeded
+from ddhub.training.capture import Captured
+from ddhub.training.devices import computing
 from recipes.run.draws import generator
 from recipes.trajectories.adjoint import match
 from recipes.trajectories.dae import PixelWeights
 from recipes.trajectories.flat import Flat
+from recipes.trajectories.student import Student
 
 log = logging.getLogger(__name__)
 State = dict[str, Tensor]  # see `started`
@@ -130,28 +135,32 @@ def started(images: Tensor, labels: Tensor, step: float) -> State:
     return {**state, "weights": weights, "learned": torch.tensor(0), "least": images.new_tensor(torch.inf)}
 
 
+def student_of(flat: Flat, state: State, settings: Outer, device: torch.device) -> Student:
+    """The student of outer iterations from a state on; graphs of several steps are no captured steps."""
+    active = settings.way != "unroll" and settings.segment == 1
+    return Student(flat, state["images"], state["labels"], device, crop=settings.crop, active=active)
+
+
 def advance(
     iterations: range,
     state: State,
     trajectories: Tensor,
-    flat: Flat,
+    student: Student,
     settings: Outer,
     look: PixelWeights | None,
-    device: torch.device,
 ) -> State:
     """The state after some iterations; arguments as of `outer_iteration`, and what says where pixels matter, if any.
 
     Raises:
         TrainingError: images, labels or a step size that are not numbers, or a step size that is not above 0.
     """
-    state, losses = {key: value.to(device) for key, value in state.items()}, []
-    with seeded(device, 0):  # for its deterministic kernels
-        for iteration in iterations:
-            if look and look.settings.due(iteration):
-                weights = look.weights(state["images"], state["labels"].argmax(1), iteration)
-                state = {**state, "weights": weights}
-            state, loss = outer_iteration(iteration, state, trajectories, flat, settings)
-            losses.append(loss)
+    state, losses = {key: sent(value, student.device) for key, value in state.items()}, []
+    for iteration in iterations:
+        if look and look.settings.due(iteration):
+            weights = look.weights(state["images"], state["labels"].argmax(1), iteration)
+            state = {**state, "weights": weights}
+        state, loss = outer_iteration(iteration, state, trajectories, student, settings)
+        losses.append(loss)
     values = torch.stack(losses)
     learned, least = int((values <= settings.skip).sum()), values.nan_to_num(torch.inf).min()
     state |= {"learned": state["learned"] + learned, "least": torch.minimum(state["least"], least)}
@@ -171,7 +180,7 @@ def advance(
 
 
 def outer_iteration(
-    iteration: int, state: State, trajectories: Tensor, flat: Flat, settings: Outer
+    iteration: int, state: State, trajectories: Tensor, student: Student, settings: Outer
 ) -> tuple[State, Tensor]:
     """The state after an iteration, and its loss `[]`.
 
@@ -179,43 +188,30 @@ def outer_iteration(
         iteration: its number, from 0.
         state: before it, on the device.
         trajectories: of the experts, `[experts, epochs + 1, P]`; two rows are read.
-        flat: the net.
+        student: the student, kept from one iteration to the next.
         settings: the settings.
     """
-    images, labels = state["images"], state["labels"]
+    images = state["images"]
     draw = drawn(iteration, len(images), len(trajectories), settings)
     path = trajectories[draw.expert]
-    start, target = (path[epoch].to(images) for epoch in (draw.epoch, draw.epoch + settings.span))
-    sizes, u = [len(one) for one in draw.rows], draw.u.to(images.device)
-    rows = torch.cat(draw.rows).to(images.device).split(sizes)
-    pixels, logits = torch.zeros_like(images), torch.zeros_like(labels)
-
-    def seen(x: Tensor, k: int) -> Tensor:
-        return dsa(x, u[k, : len(x)], draw.ops[k : k + 1], crop=settings.crop)  # one operation: the device is not asked
-
-    def shown(k: int) -> tuple[Tensor, Tensor]:
-        return seen(images[rows[k]], k), labels[rows[k]]
-
-    def give(k: int, dx: Tensor, dy: Tensor) -> None:
-        leaf = images[rows[k]].requires_grad_()
-        with torch.enable_grad():
-            (back,) = torch.autograd.grad(seen(leaf, k), leaf, dx)
-        pixels.index_add_(0, rows[k], back)
-        logits.index_add_(0, rows[k], dy)
-
+    start, target = (
+        sent(path[epoch], student.device).to(images.dtype) for epoch in (draw.epoch, draw.epoch + settings.span)
+    )
+    student.begin(images, state["labels"], draw.rows, draw.ops, draw.u)
     matched = match(
-        flat,
+        student.flat,
         start,
         target,
         state["step"],
-        shown,
+        student.shown,
         settings.steps,
-        give,
+        student.give,
         drop=settings.drop,
         way=settings.way,
         segment=settings.segment,
+        moves=student.moves,
     )
-    gradients = (pixels * state["weights"], logits, matched.eta)
+    gradients = (student.pixels * state["weights"], student.logits, matched.eta)
     return stepped(state, gradients, matched.loss <= settings.skip, settings), matched.loss
 
 
@@ -229,15 +225,22 @@ def stepped(state: State, gradients: Sequence[Tensor], learns: Tensor, settings:
     return after
 
 
-def passes_per_second(flat: Flat, batch: int, device: torch.device, seconds: float = 0.5) -> float:
+def passes_per_second(flat: Flat, batch: int, device: torch.device, precision: str, seconds: float = 0.5) -> float:
     """Images per second through forward and backward of the net, measured for `seconds`: for a plan."""
-    theta = flat.initial(0).to(device).requires_grad_()
-    x, done = torch.zeros(batch, flat.channels, flat.size, flat.size, device=device), -1
-    begin = time.perf_counter()
-    while done < 1 or time.perf_counter() - begin < seconds:
-        (gradient,) = torch.autograd.grad(flat(theta, x).square().mean(), theta)
-        float(gradient[0])  # waits for the device
-        done += 1
-        if done == 0:  # the first pass warms up and is not counted
-            begin = time.perf_counter()
+
+    def passed(theta: Tensor, x: Tensor) -> Tensor:
+        leaf = theta.detach().requires_grad_()
+        return torch.autograd.grad(flat(leaf, x).square().mean(), leaf)[0]
+
+    theta = flat.initial(0).to(device)
+    x = torch.zeros(batch, flat.channels, flat.size, flat.size, device=device)
+    with computing(device, precision):
+        step = Captured(passed, device, "a pass of the plan")
+        done = -5 if step.active else -1  # the first ones warm up and are not counted; one of them is recorded
+        begin = time.perf_counter()
+        while done < 1 or time.perf_counter() - begin < seconds:
+            float(step(theta, x)[0])  # waits for the device
+            done += 1
+            if done == 0:
+                begin = time.perf_counter()
     return done * batch / (time.perf_counter() - begin)

@@ -43,6 +43,7 @@ from recipes.trajectories.trajectory import (
     outer_iteration,
     started,
     stepped,
+    student_of,
 )
 from tools import rounding_cost
 
@@ -130,7 +131,8 @@ def test_a_skipped_iteration_leaves_every_bit(loss: float, monkeypatch: pytest.M
         return Matched(torch.tensor(loss), torch.tensor(math.nan))
 
     monkeypatch.setattr(trajectory, "match", match)
-    after, found = outer_iteration(0, state, torch.zeros(2, 4, flat.count), flat, replace(HOW, skip=1.0))
+    how = replace(HOW, skip=1.0)
+    after, found = outer_iteration(0, state, torch.zeros(2, 4, flat.count), student_of(flat, state, how, CPU), how)
     assert after.keys() == state.keys() and all(torch.equal(after[key], state[key]) for key in state)
     torch.testing.assert_close(found, torch.tensor(loss), equal_nan=True)
 
@@ -149,7 +151,7 @@ def test_an_iteration_has_the_gradients_of_the_unrolled_student_with_dsa_and_wei
     how = replace(HOW, drop=drop)
     state = started(random(6, 3, 8, 8), random(6, 3, seed=1), 0.05)
     state["weights"] = 1 + random(6, 1, 8, 8, seed=4).abs()
-    after, loss = outer_iteration(1, state, paths, Flat("convnet3-w4", 3, 8, 3), how)
+    after, loss = outer_iteration(1, state, paths, student_of(Flat("convnet3-w4", 3, 8, 3), state, how, CPU), how)
 
     draw = drawn(1, 6, 2, how)
     x, y, eta = (state[name].clone().requires_grad_() for name in LEARNED)
@@ -177,9 +179,10 @@ def test_hard_labels_are_one_hot_and_stay() -> None:
     paths = torch.stack([flat.initial(e, t) for e in range(2) for t in range(4)]).view(2, 4, -1)
     found = initial.initial(data, paths, flat, CPU, ipc=2, seed=0, init="real", soft=False)
     assert torch.equal(found["labels"].softmax(1), F.one_hot(torch.arange(3).repeat_interleave(2), 3).float())
-    how = edf.outer(replace(edf.SMOKE, labels="hard"))
+    how = replace(edf.outer(replace(edf.SMOKE, labels="hard")), batch=4)
     assert how.rates == (1000.0, 0.0, 1e-5)
-    after = advance(range(2), started(**found, step=0.01), paths, flat, replace(how, batch=4), None, CPU)
+    state = started(**found, step=0.01)
+    after = advance(range(2), state, paths, student_of(flat, state, how, CPU), how, None)
     assert torch.equal(after["labels"], found["labels"]) and not torch.equal(after["images"], found["images"])
 
 
