@@ -48,7 +48,7 @@ from ddhub.measures.cam import attention
 from ddhub.models import Net
 from ddhub.training.devices import resolve_device, resolve_precision
 from recipes.nrr_dd import PRESETS, Config, inversion, look, masking
-from recipes.patches.discovery import Search, search
+from recipes.patches.discovery import Scoring, Search, search
 from recipes.patches.refine import refine
 from recipes.run.draws import generator, normalised
 
@@ -124,7 +124,7 @@ def loop(net: Net, images: Tensor, settings: Search, count: int, *, mean: Tensor
 
 def batched(net: Net, images: Tensor, settings: Search, count: int, *, mean: Tensor, std: Tensor) -> list[list[int]]:
     """The same of `search`."""
-    patches = search(net, images, torch.arange(len(images)), LABEL, settings, count, SEED, mean=mean, std=std)
+    patches = search(Scoring(net, settings, mean=mean, std=std), images, torch.arange(len(images)), LABEL, count, SEED)
     return torch.cat([patches["rows"][:, None], patches["boxes"]], dim=1).tolist()
 
 
