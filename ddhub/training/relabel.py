@@ -79,8 +79,7 @@ def relabel(
     out = {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in made.items()}
     teacher = Teacher(nets, scheme.temperature).to(device)
     form = layout(teacher, device)
-    parts = torch.arange(len(data), device=device).split(max(1, min(_IMAGES, _VALUES // math.prod(size))))
-    anything = Views.plain(parts[0])  # teachers look at the images alone
+    anything = Views.plain(torch.arange(0, device=device))  # teachers look at the images alone
 
     def work(x: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -88,6 +87,7 @@ def relabel(
         return logits
 
     answer = Captured(work, device, "a batch of teachers' labels")
+    parts = torch.arange(len(data), device=device).split(max(1, min(_IMAGES, _VALUES // math.prod(size))))
     bar = tqdm(which, desc="relabel", unit="epoch", leave=False, disable=None if progress is None else not progress)
     for row, epoch in enumerate(bar):
         _, views = epoch_views(scheme.seed, epoch, len(data), plan.augment, size=size[1:], batch_size=plan.batch_size)
