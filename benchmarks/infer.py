@@ -13,6 +13,9 @@ Both take the same steps in turns in one process, after two steps each that are 
 over the rounds. Memory is the peak of a process of its own that runs one side for two steps: on a GPU what torch
 allocated, on a CPU (Linux) the resident set less what it was before. The same compensators: two steps of both in
 float64, compared. The last line is the ratio.
+
+On a GPU every call records its step after three (`ddhub.training.capture`), and its time has the recording in it: ask
+for some hundred --steps there.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from torch import Tensor, nn
 
 from ddhub import models
 from ddhub.cli.program import guarded
-from ddhub.training.devices import resolve_device, resolve_precision
+from ddhub.training.devices import computing, resolve_device, resolve_precision
 from recipes.infer import Config, compensators
 from recipes.run.draws import generator
 
@@ -57,7 +60,8 @@ def run(mode: str, net: nn.Module, natural: Tensor, steps: int, precision: str) 
     """The compensators `[K, 3, 32, 32]` after so many steps."""
     cfg, sets = Config(steps=steps), list(range(len(natural)))
     groups = [sets] if mode == "batched" else [[k] for k in sets]
-    parts = [compensators(net, natural[group], cfg, nets=0, sets=group, precision=precision) for group in groups]
+    with computing(natural.device, precision):
+        parts = [compensators(net, natural[group], cfg, nets=0, sets=group, precision=precision) for group in groups]
     return torch.cat(parts)
 
 

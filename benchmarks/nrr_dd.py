@@ -9,7 +9,7 @@ search      squares per second: every random square of an image that is ranked, 
             batched     `recipes.patches.discovery.search`
             one by one  a loop over images and their squares, written with the net, its head and torch's resizing
 refinement  steps per second; a step is one Adam step of one set of 10 images, and the CAM before all steps and the
-            checks after them count too
+            checks after them count too, on a GPU also the recording of a step: ask for some hundred --steps there
             batched     `recipes.patches.refine.refine` with all K sets
             one by one  the same function with one set, K times
 streaming   memory of `search` over images in a memory map, at its peak less before, each in a process of its own.
@@ -46,9 +46,9 @@ from ddhub.cli.program import guarded
 from ddhub.data.geometry import WINDOW_COLUMNS, windows
 from ddhub.measures.cam import attention
 from ddhub.models import Net
-from ddhub.training.devices import resolve_device, resolve_precision
+from ddhub.training.devices import computing, resolve_device, resolve_precision
 from recipes.nrr_dd import PRESETS, Config, inversion, look, masking
-from recipes.patches.discovery import Search, search
+from recipes.patches.discovery import Scoring, Search, search
 from recipes.patches.refine import refine
 from recipes.run.draws import generator, normalised
 
@@ -124,7 +124,7 @@ def loop(net: Net, images: Tensor, settings: Search, count: int, *, mean: Tensor
 
 def batched(net: Net, images: Tensor, settings: Search, count: int, *, mean: Tensor, std: Tensor) -> list[list[int]]:
     """The same of `search`."""
-    patches = search(net, images, torch.arange(len(images)), LABEL, settings, count, SEED, mean=mean, std=std)
+    patches = search(Scoring(net, settings, mean=mean, std=std), images, torch.arange(len(images)), LABEL, count, SEED)
     return torch.cat([patches["rows"][:, None], patches["boxes"]], dim=1).tolist()
 
 
@@ -135,9 +135,9 @@ def refined(mode: str, net: Net, start: Tensor, cfg: Config, precision: str) -> 
 
     def of(group: list[int]) -> Tensor:
         words, stats = [(SEED, 0, k) for k in group], scale(start.device)
-        return refine(net, start[group], target, inversion(cfg), masking(cfg), words, precision=precision, **stats)[
-            "images"
-        ]
+        with computing(start.device, precision):
+            made = refine(net, start[group], target, inversion(cfg), masking(cfg), words, precision=precision, **stats)
+        return made["images"]
 
     return of(sets) if mode == "batched" else torch.cat([of([k]) for k in sets])
 

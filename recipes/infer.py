@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ddhub.artifact.folder import Artifact
 from ddhub.data.decode import Compensate, Decoder, Identity, quantize
+from ddhub.data.transfer import sent
 from ddhub.errors import UsageError
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import Protocol
@@ -241,7 +242,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
     tensors: dict[str, Tensor] = {}
     decoder: Decoder = Identity(images, [(0, 1)] * images.shape[1])
     if cfg.compensate:
-        natural = (images.to(run.device).float() / 255 - mean) / std
+        natural = (sent(images, run.device).float() / 255 - mean) / std
         natural = natural.unflatten(0, (classes, k)).transpose(0, 1)  # [K, C, channels, H, W]
         stored, scale = quantize(_compensators(cfg, run, nets, natural, std))
         tensors = {"decoder.compensators": stored, "decoder.scale": scale}

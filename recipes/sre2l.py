@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ddhub.artifact.folder import Artifact
 from ddhub.data.decode import Identity
+from ddhub.data.transfer import sent
 from ddhub.protocols.named import protocol
 from ddhub.sources.source import Source
 from recipes.inversion.inversion import Inversion, draws, optimise
@@ -139,7 +140,7 @@ def recover(
     names = [(cfg.seed, labels.start, k) for k in sets]
     x = optimise(
         net,
-        torch.stack(noise).to(mean),
+        sent(torch.stack(noise).to(mean.dtype), mean.device),
         lambda x: x,
         torch.arange(labels.start, labels.stop, device=mean.device),
         settings,

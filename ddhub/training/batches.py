@@ -11,9 +11,10 @@ an item in an epoch depends on (seed, epoch, item) alone, so `start=k` needs no 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import torch
@@ -27,9 +28,11 @@ from ddhub.data.transfer import sent
 from ddhub.data.view_labels import DBR, Stored, check
 from ddhub.data.views import Views, epoch_views, render
 from ddhub.errors import UsageError
+from ddhub.models import Net
 from ddhub.protocols.protocol import Augment, Protocol
 from ddhub.teachers import fitting
-from ddhub.training.devices import resolve_device
+from ddhub.training.capture import Captured
+from ddhub.training.devices import captures, resolve_device
 
 # Batches of small images are rendered together, up to so many values (8 MiB of float32): about a tenth more images
 # per second for batches of 64 CIFAR images on 2 cores, and fewer kernel launches on a GPU.
@@ -96,6 +99,7 @@ class DistilledData:
 
     def _settle(self, device: torch.device) -> None:
         self.device = device
+        self._teachers: Captured[Tensor] | None = None
         # As large as an image: with one number a channel a CPU does not vectorise the multiply-add (3 times as slow).
         size = self.about.image_size
         std = torch.tensor(self.about.std, device=device).view(-1, 1, 1).expand(size)
@@ -181,7 +185,22 @@ class DistilledData:
                     batches = tuple(map(torch.cat, zip(batches, alone, strict=True)))
                 for part, x in zip(parts, batches, strict=True):
                     view = views[part]
-                    yield view, x, self.labels(view, x)
+                    yield view, x, self._targets(view, x)
+
+    def _targets(self, view: Views, x: Tensor) -> Tensor:
+        """The labels of a batch; teachers, where they are nets of `ddhub.models`, answer in a captured step."""
+        labels = self.labels
+        if not (
+            isinstance(labels, Teacher)
+            and captures(self.device)
+            and all(isinstance(net, Net) for net in labels.teachers)
+        ):
+            target: Tensor = labels(view, x)
+            return target
+        if self._teachers is None:  # they look at the images alone, so that the first view does for all
+            self._teachers = Captured(partial(_answers, labels, view), self.device, "a batch of teachers' labels")
+        # A recording keeps the kernels that it was made with, and what the next call overwrites is the caller's.
+        return self._teachers(x, key=torch.backends.cudnn.allow_tf32).clone()
 
     def render(
         self, views: Views, items: Tensor, augment: Augment, partners_at: Tensor | None = None, *, mixed: bool = True
@@ -228,6 +247,12 @@ def _asked_for(labels: Labels, plan: Protocol, about: About) -> Labels:
     if isinstance(labels, Teacher):
         return Teacher(labels.teachers, labels.temperature, plan.teacher_batch_stats)
     return labels
+
+
+def _answers(labels: Teacher, view: Views, x: Tensor, key: Hashable) -> Tensor:
+    """`labels(view, x)`, whatever the key of its recordings."""
+    target: Tensor = labels(view, x)
+    return target
 
 
 class _Items(Dataset[tuple[Tensor, Tensor]]):

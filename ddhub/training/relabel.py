@@ -22,9 +22,10 @@ from tqdm.auto import tqdm
 
 from ddhub.data.labels import Hard, Teacher
 from ddhub.data.view_labels import Spec, encode, shapes
-from ddhub.data.views import epoch_views
+from ddhub.data.views import Views, epoch_views
 from ddhub.errors import UsageError
 from ddhub.training.batches import DistilledData
+from ddhub.training.capture import Captured
 from ddhub.training.devices import layout
 
 # Values of the images that teachers are asked about at a time, and most images: the activations of a ResNet-18 at
@@ -78,6 +79,14 @@ def relabel(
     out = {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in made.items()}
     teacher = Teacher(nets, scheme.temperature).to(device)
     form = layout(teacher, device)
+    anything = Views.plain(torch.arange(0, device=device))  # teachers look at the images alone
+
+    def work(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits: Tensor = teacher(anything, x)
+        return logits
+
+    answer = Captured(work, device, "a batch of teachers' labels")
     parts = torch.arange(len(data), device=device).split(max(1, min(_IMAGES, _VALUES // math.prod(size))))
     bar = tqdm(which, desc="relabel", unit="epoch", leave=False, disable=None if progress is None else not progress)
     for row, epoch in enumerate(bar):
@@ -88,8 +97,7 @@ def relabel(
             view, x = views[items], data.render(views, items, plan.augment)
             if scheme.reading == "view":
                 x = torch.cat([x, data.render(views, items, plan.augment, mixed=False)])
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits = teacher(view, x.contiguous(memory_format=form))
+            logits = answer(x.contiguous(memory_format=form)).clone()  # the next batch overwrites it
             answers.append(encode(scheme, logits, hard.classes[items], hard.classes[view.partner], view.weight))
         for name, kept in out.items():
             kept[row] = torch.cat([part[name] for part in answers]).cpu()

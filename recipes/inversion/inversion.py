@@ -12,6 +12,9 @@ up, so that the result is that of optimising them one at a time.
 M multiplies the step, not the gradient: Adam divides by the gradient's size, so that a gradient times M would give
 values of a small M the same steps as all others.
 
+A whole step is captured where steps are (`ddhub.training.capture`): its draws are looked up on the device by its
+number, and what is optimised and the optimizer's state stay in place.
+
     view = draws(how, [(seed, k) for k in sets], size=(32, 32), device=x.device)
     x = optimise(net, x, lambda x: x, target, how, view, precision="fp32")
 """
@@ -22,6 +25,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +33,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ddhub.data.geometry import WINDOW_COLUMNS
+from ddhub.data.transfer import sent
 from ddhub.data.views import flip, resized_crop, windows
 from ddhub.errors import TrainingError, UsageError
+from ddhub.training.capture import Captured
+from ddhub.training.optimizer import set_rate
 from recipes.inversion.batchnorm import gaps
 from recipes.run.draws import generator
 
 log = logging.getLogger(__name__)
+
+_READ = 250  # steps after which the loss is read for the log, as reading waits for a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +85,14 @@ class Draws:
     window: Tensor | None
     flip: Tensor | None
 
+    def of(self, step: Tensor) -> Draws:
+        """Those of one step, whose number `[1]` is on their device: T is 1."""
+        return Draws(
+            shift=self.shift.index_select(0, step),
+            window=None if self.window is None else self.window.index_select(0, step),
+            flip=None if self.flip is None else self.flip.index_select(0, step),
+        )
+
 
 def draws(
     settings: Inversion, words: Sequence[Sequence[object]], *, size: tuple[int, int], device: torch.device
@@ -90,7 +107,7 @@ def draws(
     """
 
     def stream(kind: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        return torch.stack([draw(generator(seed, kind, *rest)) for seed, *rest in words], dim=1).to(device)
+        return sent(torch.stack([draw(generator(seed, kind, *rest)) for seed, *rest in words], dim=1), device)
 
     def window(source: torch.Generator) -> Tensor:
         u = torch.rand(settings.steps, WINDOW_COLUMNS, generator=source, dtype=torch.float64)
@@ -188,41 +205,57 @@ def optimise(
     Args:
         net: the teacher, frozen, in eval mode.
         x: where the variables start; left as it is.
-        images: makes the sets `[K, B, channels, H, W]` of the variables.
+        images: makes the sets `[K, B, channels, H, W]` of the variables, in a captured step: the same each time.
         target: as for `objective`.
         settings: steps, rate and weights.
         view: the augmentation of every step.
         precision: bf16 or fp32.
         bounds: lowest and highest values, to which the variables are clamped after every step.
-        mask: M in [0, 1] of a step, from its number and the variables before it; where it is 0 they do not change.
+        mask: M in [0, 1] of a step, from its number and the variables before it; where it is 0 they do not change. It
+            is called before the step, outside of what is captured.
 
     Raises:
         TrainingError: a variable that is not a number.
         UsageError: a teacher without BatchNorm layers.
     """
     x = x.clone().requires_grad_()
-    solver: torch.optim.Optimizer = torch.optim.SGD([x], lr=settings.lr)
-    if settings.optimizer == "adam":
-        solver = torch.optim.Adam([x], lr=settings.lr, betas=(0.5, 0.9), eps=1e-8)
-    for step in tqdm(range(settings.steps), unit="step", leave=False, disable=None):
-        solver.param_groups[0]["lr"] = settings.lr * (1 + math.cos(math.pi * step / settings.steps)) / 2
+
+    def work(number: Tensor, share: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            batch = augment(images(x), view, step)
+            batch = augment(images(x), view.of(number), 0)
             loss = objective(net, batch, target, settings.beta, settings.first_bn)
             if settings.tv:
                 loss = loss + settings.tv * variation(batch)
             if settings.l2:
                 loss = loss + settings.l2 * torch.linalg.vector_norm(batch.flatten(2), dim=2).mean(1)
         (x.grad,) = torch.autograd.grad(loss.sum(), x)
-        before = x.detach().clone() if mask is not None else None
+        before = None if share is None else x.detach().clone()
         solver.step()
         with torch.no_grad():
-            if mask is not None and before is not None:
-                x.copy_(torch.lerp(before, x, mask(step, before)))  # lerp gives its ends exactly
+            if share is not None and before is not None:
+                x.copy_(torch.lerp(before, x, share))  # lerp gives its ends exactly
             if bounds is not None:
                 x.clamp_(*bounds)
-        if step % 100 == 0 or step == settings.steps - 1:
-            log.info("step %d of %d: loss %.4g", step + 1, settings.steps, float(loss.detach().mean()))
+        return loss.detach()
+
+    step = Captured(work, x.device, "a step of the inversion")
+    solver = _solver(x, settings, capturable=step.active)
+    numbers = torch.arange(settings.steps, device=x.device).split(1)
+    for k in tqdm(range(settings.steps), unit="step", leave=False, disable=None):
+        set_rate(solver, settings.lr * (1 + math.cos(math.pi * k / settings.steps)) / 2)
+        loss = step(numbers[k]) if mask is None else step(numbers[k], mask(k, x.detach()))
+        if k % _READ == 0 or k == settings.steps - 1:
+            log.info("step %d of %d: loss %.4g", k + 1, settings.steps, float(loss.mean()))
     if not bool(x.isfinite().all()):
         raise TrainingError(f"what was optimised is not finite (lr {settings.lr:g}, {precision}); lower --lr")
     return x.detach()
+
+
+def _solver(x: Tensor, settings: Inversion, *, capturable: bool) -> torch.optim.Optimizer:
+    """The optimizer of the variables; a capturable one has its rate in a tensor on the device."""
+    how: dict[str, Any] = {"lr": settings.lr}
+    if capturable:
+        how = {"lr": torch.tensor(settings.lr, device=x.device), "fused": True}
+    if settings.optimizer == "adam":
+        return torch.optim.Adam([x], betas=(0.5, 0.9), eps=1e-8, capturable=capturable, **how)
+    return torch.optim.SGD([x], **how)

@@ -7,7 +7,9 @@
 
 NRR-DD (arXiv 2503.18267) wants critical patches that the teacher is least sure of; RDED (arXiv 2312.03526), whose
 squares and padding these are, those that it is surest of, without CAM. Images are read in batches of bounded size, and
-only boxes and numbers are kept of them; whole classes are units of work.
+only boxes and numbers are kept of them, on the device until the class is done; whole classes are units of work.
+
+    found = search(Scoring(net, how, mean=mean, std=std), images, rows, label=3, count=10, seed=0)
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ddhub.data.geometry import WINDOW_COLUMNS, windows
+from ddhub.data.transfer import sent
 from ddhub.errors import UsageError, unknown
 from ddhub.measures.cam import attention, cam
 from ddhub.sources.source import Source
+from ddhub.training.capture import Captured
 from recipes.patches.patches import RATIOS, box_ratios, cut
 from recipes.run.draws import generator, normalised, scale
 from recipes.run.run import Run
@@ -32,6 +36,7 @@ from recipes.run.units import numbered, units
 
 CONFIDENCES = ("lowest", "highest", "random")
 GUARDS = ("none", "median", "top5")
+_NUMBERS = ("confidence", "ratio", "ahead", "wanted")  # of a patch; `ahead` are likelier classes, `wanted` is its rank
 PIXELS = 2**20  # of a batch: about 0.3 GB of activations a ResNet-18 with 16 channels, 1.2 GB with 64
 
 
@@ -76,21 +81,63 @@ class Search:
             raise UsageError("guard 'median' is one of CAM ratios, and there are none; use it with CAM")
 
 
-def search(
-    net: nn.Module, images: Tensor, rows: Tensor, label: int, settings: Search, count: int, seed: int, *,
-    mean: Tensor, std: Tensor,
-) -> dict[str, Tensor]:  # fmt: skip
-    """The patches of one class, first those that its mosaics want most.
+class Scoring:
+    """What a teacher says of squares of images, batch by batch: a captured step (`ddhub.training.capture`).
 
     Args:
         net: the teacher, frozen, in eval mode.
+        settings: which patches are looked for.
+        mean, std: of the net's images, `[C, 1, 1]`, on its device.
+    """
+
+    def __init__(self, net: nn.Module, settings: Search, *, mean: Tensor, std: Tensor) -> None:
+        self.net, self.settings, self.mean, self.std = net, settings, mean, std
+        self.step = Captured(self._work, mean.device, "a batch of patches")
+
+    def __call__(self, images: Tensor, label: int, boxes: Tensor, keys: Tensor) -> Tensor:
+        """The kept patches of a batch: `[N, top, 8]` float64, the columns of `_NUMBERS` behind the box.
+
+        The next call overwrites it. Tensors are sent to the device.
+
+        Args:
+            images: u8 `[N, C, S, S]` of a class.
+            label: the class.
+            boxes: squares of each image, `[N, crops, 4]`.
+            keys: a random rank of each, `[N, crops]`.
+        """
+        device = self.mean.device
+        classes = torch.full((len(images),), label, device=device)
+        return self.step(sent(images, device), classes, sent(boxes, device), sent(keys, device))
+
+    def _work(self, images: Tensor, classes: Tensor, box: Tensor, key: Tensor) -> Tensor:
+        settings, side = self.settings, images.shape[3]
+        ratio = torch.zeros(box.shape[:2], dtype=torch.float64, device=box.device)
+        if settings.cam_ratio:
+            maps = cam(self.net, normalised(images, self.mean, self.std), classes)
+            ratio = box_ratios(attention(maps, (side, side)), box, settings.cam_ratio, settings.epsilon)
+            box, key, ratio = _take(ratio, settings.top, box, key, ratio)
+        kept = box.shape[1]
+        patches = cut(images.repeat_interleave(kept, 0), box.flatten(0, 1), side // settings.factor)
+        patches = normalised(patches, self.mean, self.std)
+        sureness, ahead = _sureness(self.net, patches, classes.repeat_interleave(kept), side)
+        sureness, ahead = sureness.view(-1, kept), ahead.view(-1, kept)
+        wanted = {"lowest": -sureness, "highest": sureness, "random": key}[settings.confidence]
+        if not settings.cam_ratio:
+            box, sureness, ahead, ratio, wanted = _take(wanted, settings.top, box, sureness, ahead, ratio, wanted)
+        numbers = [value.double() for value in (sureness, ratio, ahead, wanted)]  # float64 holds each exactly
+        return torch.cat([box.double(), torch.stack(numbers, dim=2)], dim=2)
+
+
+def search(scoring: Scoring, images: Tensor, rows: Tensor, label: int, count: int, seed: int) -> dict[str, Tensor]:
+    """The patches of one class, first those that its mosaics want most.
+
+    Args:
+        scoring: the teacher, and which patches are looked for.
         images: all real images, u8 `[.., C, S, S]`, which may be a memory map.
         rows: those of the class that are looked at.
         label: the class.
-        settings: which patches are looked for.
         count: how many are wanted.
         seed: of boxes and of a random order.
-        mean, std: of the net's images, `[C, 1, 1]`, on its device.
 
     Returns:
         On the CPU, for each of `count` patches: `rows` and `boxes` `[count, 4]`, the place where it is; `confidence`;
@@ -99,36 +146,23 @@ def search(
     Raises:
         UsageError: fewer patches than wanted, or a net that has no CAM.
     """
-    side = images.shape[3]
+    side, settings = images.shape[3], scoring.settings
     draws, order = generator(seed, "boxes", label), generator(seed, "order", label)
     kept = settings.top if settings.cam_ratio else settings.crops
     # One pool from the start: small results of each batch, left between its large blocks, would let the heap grow.
-    total = len(rows) * settings.top
-    pool = {"rows": rows.repeat_interleave(settings.top), "boxes": torch.empty(total, 4, dtype=rows.dtype)}
-    pool |= {"confidence": torch.empty(total), "ratio": torch.empty(total, dtype=torch.float64)}
-    pool |= {"ahead": torch.empty(total, dtype=torch.long), "wanted": torch.empty(total)}
+    pool = torch.empty(len(rows) * settings.top, 4 + len(_NUMBERS), dtype=torch.float64, device=scoring.mean.device)
     for part in torch.arange(len(rows)).split(max(1, PIXELS // (side * side * kept))):
-        x = images[rows[part]].to(mean.device)
         u = torch.rand(len(part) * settings.crops, WINDOW_COLUMNS, generator=draws, dtype=torch.float64)
-        key = torch.rand(len(part), settings.crops, generator=order).to(mean.device)
-        box = windows(u, (side, side), settings.crop_area, (1, 1)).to(mean.device)
-        box = box.view(len(part), settings.crops, 4)
-        ratio = torch.zeros(len(part), settings.crops, dtype=torch.float64, device=mean.device)
-        if settings.cam_ratio:
-            maps = cam(net, normalised(x, mean, std), torch.full((len(part),), label, device=mean.device))
-            ratio = box_ratios(attention(maps, (side, side)), box, settings.cam_ratio, settings.epsilon)
-            box, key, ratio = _take(ratio, settings.top, box, key, ratio)
-        patches = cut(x.repeat_interleave(kept, 0), box.flatten(0, 1), side // settings.factor)
-        sureness, ahead = _sureness(net, normalised(patches, mean, std), label, side)
-        sureness, ahead = sureness.view(-1, kept), ahead.view(-1, kept)
-        wanted = {"lowest": -sureness, "highest": sureness, "random": key}[settings.confidence]
-        if not settings.cam_ratio:
-            box, sureness, ahead, ratio, wanted = _take(wanted, settings.top, box, sureness, ahead, ratio, wanted)
+        keys = torch.rand(len(part), settings.crops, generator=order)
+        boxes = windows(u, (side, side), settings.crop_area, (1, 1)).view(len(part), settings.crops, 4)
         block = slice(int(part[0]) * settings.top, (int(part[-1]) + 1) * settings.top)
-        patches_of_class = {"boxes": box, "confidence": sureness, "ratio": ratio, "ahead": ahead, "wanted": wanted}
-        for name, value in patches_of_class.items():
-            pool[name][block] = value.flatten(0, 1).cpu()
-    return _choose(pool, settings.guard, count, label)
+        pool[block] = scoring(images[rows[part]], label, boxes, keys).flatten(0, 1)
+    found = pool.cpu()
+    boxes, numbers = found[:, :4].long(), dict(zip(_NUMBERS, found[:, 4:].unbind(1), strict=True))
+    numbers["confidence"] = numbers["confidence"].float()
+    return _choose(
+        {"rows": rows.repeat_interleave(settings.top), "boxes": boxes, **numbers}, settings.guard, count, label
+    )
 
 
 def _take(rank: Tensor, top: int, *values: Tensor) -> list[Tensor]:
@@ -139,12 +173,13 @@ def _take(rank: Tensor, top: int, *values: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _sureness(net: nn.Module, patches: Tensor, label: int, side: int) -> tuple[Tensor, Tensor]:
-    """The probability of the class for patches `[N, C, P, P]`, and how many classes are likelier; `[N]` each."""
+def _sureness(net: nn.Module, patches: Tensor, classes: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The probability of their classes for patches `[N, C, P, P]`, and how many classes are likelier; `[N]` each."""
     before = (side - patches.shape[3]) // 2
     after = side - patches.shape[3] - before
     logits = net(F.pad(patches, (before, after, before, after))).float()
-    return F.softmax(logits, dim=1)[:, label], (logits > logits[:, label, None]).sum(1)
+    own = logits.gather(1, classes[:, None])
+    return F.softmax(logits, dim=1).gather(1, classes[:, None]).squeeze(1), (logits > own).sum(1)
 
 
 def _choose(pool: dict[str, Tensor], guard: str, count: int, label: int) -> dict[str, Tensor]:
@@ -195,8 +230,9 @@ def discover(
     mean, std = scale(source, run.device)
 
     def work(labels: range) -> dict[str, Tensor]:
+        scoring = Scoring(net, search_settings, mean=mean, std=std)
         parts = [
-            search(net, source.images, rows[label], label, search_settings, count, seed, mean=mean, std=std)
+            search(scoring, source.images, rows[label], label, count, seed)
             for label in tqdm(labels, desc="discover", unit="class", leave=False, disable=None)
         ]
         return {name: torch.stack([one[name] for one in parts]) for name in parts[0]}

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddhub.data.transfer import sent
+
 RATIOS = ("density", "mass", "share")
 
 
@@ -64,7 +66,7 @@ def mosaics(images: Tensor, rows: Tensor, boxes: Tensor, factor: int, which: ran
     classes, side = len(rows), images.shape[3]
     cells = rows.view(classes, factor**2, -1)[:, :, which.start : which.stop]
     box = boxes.view(classes, factor**2, -1, 4)[:, :, which.start : which.stop]
-    patches = cut(images[cells.flatten()].to(device), box.flatten(0, 2).to(device), side // factor)
+    patches = cut(sent(images[cells.flatten()], device), sent(box.flatten(0, 2), device), side // factor)
     patches = patches.unflatten(0, cells.shape).permute(2, 0, 1, 3, 4, 5)
     return tiled(patches.flatten(0, 1), factor).unflatten(0, (len(which), classes))
 

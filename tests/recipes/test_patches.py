@@ -8,14 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from repeated import Repeated
 from torch import Tensor, nn
 
 from ddhub import models
 from ddhub.data.views import windows
 from ddhub.errors import UsageError
 from ddhub.measures.cam import attention, cam
+from ddhub.training.devices import computing
 from recipes.patches import discovery
-from recipes.patches.discovery import Search, discovery_units, search
+from recipes.patches.discovery import Scoring, Search, discovery_units, search
 from recipes.patches.patches import box_ratios, cut, mosaics, tiled
 from recipes.run.draws import generator, normalised
 
@@ -168,7 +170,7 @@ def test_search_finds_what_one_image_and_crop_at_a_time_finds(how: Search, monke
         assert wanted != naive(net, images, rows.tolist(), 5, replace(how, guard="none"), 8)
     for pixels in (2**20, 16 * 16 * 7):  # in one batch, and in several
         monkeypatch.setattr(discovery, "PIXELS", pixels)
-        found = search(net, images, rows, 5, how, 8, 7, mean=MEAN, std=STD)
+        found = search(Scoring(net, how, mean=MEAN, std=STD), images, rows, 5, 8, 7)
         assert found["rows"].tolist() == [row[0] for row in wanted]
         assert found["boxes"].tolist() == [row[1:5] for row in wanted]
         torch.testing.assert_close(found["confidence"], torch.tensor([row[5] for row in wanted]), rtol=1e-3, atol=1e-6)
@@ -181,14 +183,37 @@ def test_search_finds_what_one_image_and_crop_at_a_time_finds(how: Search, monke
 
 def test_another_class_has_boxes_of_its_own() -> None:
     net, images = teacher(), pictures(30)
-    common = {"settings": HOW, "count": 30, "mean": MEAN, "std": STD}
-    one, other = (search(net, images, torch.arange(30), label, seed=0, **common) for label in (0, 1))
-    again = search(net, images, torch.arange(30), 0, seed=0, **common)
+    scoring = Scoring(net, HOW, mean=MEAN, std=STD)
+    one, other = (search(scoring, images, torch.arange(30), label, 30, seed=0) for label in (0, 1))
+    again = search(scoring, images, torch.arange(30), 0, 30, seed=0)
     assert torch.equal(one["boxes"], again["boxes"]) and not torch.equal(
         one["boxes"].sort(0)[0], other["boxes"].sort(0)[0]
     )
-    seeded = search(net, images, torch.arange(30), 0, seed=1, **common)
+    seeded = search(scoring, images, torch.arange(30), 0, 30, seed=1)
     assert not torch.equal(one["boxes"].sort(0)[0], seeded["boxes"].sort(0)[0])
+
+
+@pytest.mark.parametrize("how", [replace(HOW, top=2, guard="median"), RDED], ids=["nrr-dd", "rded"])
+@pytest.mark.parametrize("deep", [False, True], ids=["cam", "grad-cam"])
+def test_recorded_batches_find_what_eager_ones_find(
+    how: Search, deep: bool, repeated: list[Repeated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, images = teacher(), pictures(70)
+    if deep:  # with a head of two layers
+        net.head = nn.Sequential(nn.Linear(net.head.in_features, 16), nn.ReLU(), nn.Linear(16, 8)).requires_grad_(False)
+        net = nn.Sequential(net.features, net.head).eval()
+    monkeypatch.setattr(discovery, "PIXELS", 16 * 16 * 7 * (how.top if how.cam_ratio else how.crops))  # of 7 images
+
+    def found(precision: str) -> list[dict[str, Tensor]]:
+        with computing(torch.device("cpu"), precision):
+            scoring = Scoring(net, how, mean=MEAN, std=STD)
+            return [search(scoring, images, torch.arange(30) + 10 * k, k, 8, 7) for k in range(4)]
+
+    recorded, eager = found("fp32"), found("exact")
+    # Four whole batches a class, of which three run first, and one of 2, whose fourth is that of the last class.
+    assert sorted((one.shapes[0][0], one.calls) for one in repeated) == [(2, 1), (7, 13)]
+    for one, other in zip(recorded, eager, strict=True):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in other)
 
 
 def test_normalised_undoes_8_bits() -> None:
@@ -207,7 +232,7 @@ def test_too_few_patches_are_an_error() -> None:
     with pytest.raises(
         UsageError, match="class 3 has 7 patches of 12 left by guard 'median', 8 are needed; raise --mipc"
     ):
-        search(net, images, torch.arange(12), 3, replace(HOW, guard="median"), 8, 0, mean=MEAN, std=STD)
+        search(Scoring(net, replace(HOW, guard="median"), mean=MEAN, std=STD), images, torch.arange(12), 3, 8, 0)
 
 
 @pytest.mark.parametrize(
