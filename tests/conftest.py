@@ -21,6 +21,7 @@ isolation.set_environment(HUB.endpoint, HOME)
 isolation.guard_sockets()
 
 import torch  # noqa: E402
+from recorded import recorded  # noqa: E402, F401  # a fixture
 
 torch.set_num_threads(1)  # tests run side by side, and threads that wait for one another make all of them slow
 

@@ -1,19 +1,15 @@
-"""Captured steps.
-
-Without a GPU a recording is played by a stand-in: it keeps what it was recorded with, as a CUDA graph keeps addresses,
-and computes from its own copies of the arguments.
-"""
+"""Captured steps."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
+from recorded import Played
 from test_training import TINY, weights
 from torch import Tensor
 
@@ -25,38 +21,6 @@ from ddhub.training.devices import computing
 from recipes.run.teachers import real_data
 
 CPU = torch.device("cpu")
-
-
-class Played:
-    """A recording: the same tensors in place of the arguments every time, and one result that is overwritten."""
-
-    made: ClassVar[list[Played]] = []
-
-    def __init__(self, work: Callable[..., Tensor | None], tensors: tuple[Tensor, ...]) -> None:
-        self.work, self.held, self.result = work, [torch.empty_like(tensor) for tensor in tensors], None
-        self.played = 0
-        Played.made.append(self)
-
-    def __call__(self, *tensors: Tensor) -> Tensor | None:
-        for held, tensor in zip(self.held, tensors, strict=True):
-            held.copy_(tensor)
-        result = self.work(*self.held)
-        self.played += 1
-        if self.result is None:
-            self.result = result
-        elif result is not None:
-            self.result.copy_(result)
-        return self.result
-
-
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Played]]:
-    """Recordings on the CPU, by the stand-in."""
-    for module in (capture, loop):
-        monkeypatch.setattr(module, "captures", lambda device: not devices._exact.get())
-    monkeypatch.setattr(Captured, "_record", lambda self, work, tensors: Played(work, tensors))
-    Played.made.clear()
-    yield Played.made
 
 
 def test_steps_are_recorded_after_three_calls_for_each_shape_and_key(recorded: list[Played]) -> None:
