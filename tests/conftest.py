@@ -22,6 +22,7 @@ isolation.guard_sockets()
 
 import torch  # noqa: E402
 from recorded import recorded  # noqa: E402, F401  # a fixture
+from repeated import repeated  # noqa: E402, F401  # a fixture
 
 torch.set_num_threads(1)  # tests run side by side, and threads that wait for one another make all of them slow
 
