@@ -7,14 +7,15 @@ A class-matching step is the gradient of one class's images: a batch of real ima
 formations of the class through it, back, and back again. Images are random and the nets untrained, which costs the
 same as real ones.
 
-    batched     `recipes.gradients.outer.outer_iteration` with all classes together (torch.func.vmap)
+    batched     `recipes.gradients.outer.Matcher` with all classes together (torch.func.vmap)
     one by one  the same with one class after the other
 
-Both take the same steps in turns in one process, after an inner iteration of each that is not counted; a number is the
-median over the rounds. Memory is the peak of a process of its own that runs one inner iteration of one side: on a GPU
-what torch allocated, on a CPU (Linux) the resident set less what it was before. The same images: an inner iteration of
-both in float64, compared. A whole inner iteration, one by one, has the training of the net in addition. The last line
-is the decoder `crops`, formations per second in batches of 64.
+Both take the same steps in turns in one process, after a few inner iterations of each that are not counted, in which a
+GPU records them (`ddhub.training.capture`); a number is the median over the rounds. Memory is the peak of a process of
+its own that runs one inner iteration of one side: on a GPU what torch allocated, on a CPU (Linux) the resident set less
+what it was before. The same images: an inner iteration of both in float64, compared. A whole inner iteration, one by
+one, has the training of the net in addition. The last line is the decoder `crops`, formations per second in batches of
+64.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import click
@@ -35,15 +36,15 @@ from torch import Tensor
 from ddhub.cli.program import guarded
 from ddhub.data.decode import Crops
 from ddhub.sources.source import Source
-from ddhub.training.devices import resolve_device
-from recipes.gradients.matching import Matching
-from recipes.gradients.outer import Real, outer_iteration
+from ddhub.training.devices import computing, resolve_device, resolve_precision
+from recipes.gradients.outer import Matcher, Real
 from recipes.gradients.regions import candidates
 from recipes.run.draws import generator
 from recipes.udd import Config, matching, training
 
 SIDE, TILE = 32, 16
 MODES = ("batched", "one by one")
+UNCOUNTED = 5  # inner iterations
 
 
 class Problem:
@@ -69,13 +70,19 @@ class Problem:
         places = self.decoder.corners(torch.arange(len(decoder), device=device))
         slots = places.unflatten(0, (-1, classes, cfg.ipc))
         self.corners = slots.transpose(0, 1).flatten(1, 2)
+        self.matcher = cache(self._matcher)
 
-    def run(self, mode: str, inner: int, n_data: int = 0, images: Tensor | None = None) -> Tensor:
+    def _matcher(self, mode: str, inner: int, n_data: int, dtype: torch.dtype) -> Matcher:
+        together = len(self.images) if mode == "batched" else 1
+        settings = replace(self.settings, inner=inner, n_data=n_data, together=together)
+        return Matcher(self.images.to(dtype), TILE, self.real, settings)
+
+    def run(self, mode: str, inner: int, n_data: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         """The stored images after so many inner iterations."""
-        x = self.images if images is None else images
-        together = len(x) if mode == "batched" else 1
-        settings: Matching = replace(self.settings, inner=inner, n_data=n_data, together=together)
-        return outer_iteration(0, x, torch.zeros_like(x), self.corners, TILE, self.real, settings)[0]
+        matcher, x = self.matcher(mode, inner, n_data, dtype), self.images
+        matcher.start(x, torch.zeros_like(x), x.new_zeros(2))
+        matcher.iterate(0, self.corners)
+        return matcher.state()["images"]
 
     def decode(self) -> None:
         """All formations once."""
@@ -117,17 +124,19 @@ def main(
         print(problem.peak_bytes(peak))
         return
 
-    for mode in MODES:
-        problem.run(mode, 1)
     work: dict[str, Any] = {mode: partial(problem.run, mode, inner) for mode in MODES}
     work |= {"inner iteration": partial(problem.run, "one by one", inner, n_data), "crops": problem.decode}
-    seconds = median_seconds(work, rounds)
+    with computing(where, resolve_precision("auto", where)):
+        for one in work.values():
+            for _ in range(-(-UNCOUNTED // inner) if where.type != "cpu" else 1):
+                one()
+        seconds = median_seconds(work, rounds)
     rows = {mode: {"steps_per_second": classes * inner / seconds[mode]} for mode in MODES}
     for mode in MODES:
         again = [sys.executable, __file__, "--peak", mode, "--net", net, "--classes", str(classes), "--ipc", str(ipc)]
         again += ["--regions", str(regions), "--threads", str(threads), "--device", str(where)]
         rows[mode]["peak_bytes"] = int(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
-    batched, single = (problem.run(mode, 1, images=problem.images.double()) for mode in MODES)
+    batched, single = (problem.run(mode, 1, dtype=torch.float64) for mode in MODES)
     gap, same = float((batched - single).abs().max()), torch.allclose(batched, single, rtol=0, atol=1e-9)
     ratio = rows["batched"]["steps_per_second"] / rows["one by one"]["steps_per_second"]
     whole, decoded = seconds["inner iteration"] / inner, len(problem.decoder) / seconds["crops"]

@@ -28,14 +28,15 @@ from torch import Tensor
 
 from ddhub.artifact.folder import Artifact
 from ddhub.data.decode import grid, tile_side
+from ddhub.data.transfer import sent
 from ddhub.errors import UsageError, unknown
 from ddhub.measures.utilisation import Proxy
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import DSA_OPS, Augment, Protocol
 from ddhub.sources.source import Source
-from recipes.gradients.contrast import KINDS, WEIGHTS, Contrast, Contrasting
+from recipes.gradients.contrast import KINDS, WEIGHTS, Contrasting
 from recipes.gradients.matching import DISTANCES, Matching, first_images, mixed
-from recipes.gradients.outer import Real, outer_iteration
+from recipes.gradients.outer import Matcher, Real
 from recipes.gradients.regions import POLICIES, Search, Searching, candidates, evenness
 from recipes.run import papers
 from recipes.run.draws import require_images, scale
@@ -121,8 +122,10 @@ def matching(cfg: Config, side: int, device: torch.device) -> Matching:
     )
 
 
-def contrasting(cfg: Config) -> Contrasting:
-    """How the contrastive loss is taken."""
+def contrasting(cfg: Config) -> Contrasting | None:
+    """How the contrastive loss is taken, if it is."""
+    if cfg.contrast == "none":
+        return None
     return Contrasting(
         kind=cfg.contrast,
         weight=cfg.contrast_weight,
@@ -182,26 +185,27 @@ def check(cfg: Config, source: Source) -> None:
 
 
 def advance(
-    cfg: Config, outers: range, state: dict[str, Tensor], look: Searching, real: Real, settings: Matching
+    cfg: Config, outers: range, state: dict[str, Tensor], look: Searching, matcher: Matcher
 ) -> dict[str, Tensor]:
     """The state after some outer iterations: images and velocity `[K, n, C, H, W]`, norms `[2]`, regions `[K · n, k]`.
 
     Regions are chosen at the start of an outer iteration.
     """
-    state = {key: value.to(look.labels.device) for key, value in state.items()}
-    images, velocity, regions = state["images"], state["velocity"], state["regions"]
-    contrast = Contrast(contrasting(cfg), state["norms"]) if cfg.contrast != "none" else None
+    images, velocity, norms, regions = (
+        sent(state[key], matcher.device) for key in ("images", "velocity", "norms", "regions")
+    )
+    matcher.start(images, velocity, norms)
     for outer in outers:
         if cfg.regions and look.due(outer):
-            old, now = regions, images.clamp(0, 1).flatten(0, 1)
+            matcher.report()  # the choice waits for the device too, and is of no use where an image is not a number
+            old, now = regions, matcher.images.clamp(0, 1).flatten(0, 1)
             regions = look.chosen(now, outer, old if outer else None)
             changed = int((regions != old).sum()) if outer else regions.numel()
             log.info("outer iteration %d: %d regions are new", outer, changed)
         # slot after slot the images of a class: [K, (f² + k) · n, 2]
         corners = look.corners(regions).unflatten(0, images.shape[:2]).transpose(1, 2).flatten(1, 2)
-        images, velocity = outer_iteration(outer, images, velocity, corners, look.side, real, settings, contrast)
-    norms = contrast.norms if contrast else state["norms"]
-    return {"images": images, "velocity": velocity, "norms": norms, "regions": regions}
+        matcher.iterate(outer, corners)
+    return {**matcher.state(), "regions": regions}
 
 
 def chunks(cfg: Config) -> list[tuple[str, range]]:
@@ -269,8 +273,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
     labels = torch.arange(classes).repeat_interleave(cfg.ipc)
     look = Searching(search(cfg), Proxy(nets[0], *scale(source, run.device)), labels.to(run.device), side)
     real = Real(source, training(cfg), cfg.seed, cfg.batch_real, run.device)
-    settings, shared = matching(cfg, side, run.device), _settings(cfg)
-    images = mixed(source.images[rows], cfg.factor)
+    images, shared = mixed(source.images[rows], cfg.factor), _settings(cfg)
+    matcher = Matcher(images, look.side, real, matching(cfg, side, run.device), contrasting(cfg))
     state = {
         "images": images,
         "velocity": torch.zeros_like(images),
@@ -278,7 +282,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         "regions": torch.zeros(len(labels), cfg.regions, dtype=torch.long),
     }
     for stage, outers in chunks(cfg):
-        work = partial(advance, cfg, outers, state, look, real, settings)
+        work = partial(advance, cfg, outers, state, look, matcher)
         state = run.stage(stage, work, {**shared, "outer": [outers.start, outers.stop]})
 
     stored = (state["images"].clamp(0, 1) * 255).round().to(torch.uint8).flatten(0, 1)

@@ -50,23 +50,28 @@ class Contrasting:
 class Contrast:
     """The loss under one net after the other: the bank of the present one, and the running norms.
 
+    Both are changed in place, so that captured steps find them (`ddhub.training.capture`).
+
     Args:
-        how: kind, weight and bank.
+        settings: kind, weight and bank.
         norms: `[2]`, running norms of the gradients of L_g and L_c; zeros before the first measurement.
     """
 
     def __init__(self, settings: Contrasting, norms: Tensor) -> None:
         self.settings, self.norms = settings, norms
+        self.mean = self.features = self.inside = norms.new_empty(0)  # the bank, as large as `remember` finds it to be
 
     @torch.no_grad()
     def remember(self, net: nn.Module, x: Tensor, pick: Tensor, count: int) -> None:
         """Make the bank from normalised formations `[K, M, C, H, W]`, number `pick` `[K, M]` of the `count` a class."""
         parts = [net(part) for part in x.flatten(0, 1).split(_BATCH)]
         features = torch.cat(parts).unflatten(0, pick.shape)
-        self.mean = features.mean(1)
-        self.features = features.new_zeros(len(x), count, features.shape[2])
-        self.features.scatter_(1, pick[:, :, None].expand_as(features), features)
-        self.inside = features.new_zeros(len(x), count).scatter_(1, pick, 1)
+        shape = (len(x), count, features.shape[2])
+        if self.features.shape != shape:
+            self.mean, self.features, self.inside = (features.new_empty(s) for s in (shape[::2], shape, shape[:2]))
+        self.mean.copy_(features.mean(1))
+        self.features.zero_().scatter_(1, pick[:, :, None].expand_as(features), features)
+        self.inside.zero_().scatter_(1, pick, 1)
         self.size = pick.shape[1]
 
     def loss(self, features: Tensor, part: slice, pick: Tensor) -> Tensor:
@@ -98,5 +103,5 @@ class Contrast:
     def joined(self, matching: Tensor, contrast: Tensor) -> Tensor:
         """∂L_g/∂S + lambda · ∂L_c/∂S, `[K, ...]` each, after their norms are measured."""
         now = torch.stack([part.flatten(1).norm(dim=1).mean() for part in (matching, contrast)])
-        self.norms = torch.where(self.norms > 0, _DECAY * self.norms + (1 - _DECAY) * now, now)
+        self.norms.copy_(torch.where(self.norms > 0, _DECAY * self.norms + (1 - _DECAY) * now, now))
         return matching + self.weight * contrast

@@ -144,9 +144,10 @@ def image_gradients(
     shown: Callable[[Tensor, slice], Tensor],
     real: Callable[[slice], Tensor],
     settings: Matching,
-    iteration: int = 0,
     pick: Tensor | None = None,
     contrast: Contrast | None = None,
+    *,
+    apart: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """∂(L_g + lambda · L_c)/∂S `[K, n, C, H, W]` of all classes, each of its own loss, and the sum of L_g.
 
@@ -156,11 +157,11 @@ def image_gradients(
         shown: formations `[k, P, C, H, W]` of the images of some classes, normalised and augmented.
         real: real images `[k, B, C, H, W]` of some classes, normalised and augmented.
         settings: distance, and how many classes at once.
-        iteration: number of the inner iteration; with `pick` `[K, P]`, the formations, `contrast` asks for it.
+        pick: the formations `[K, P]`; `contrast` asks for them.
         contrast: the loss beside, if any.
+        apart: the gradients of both losses are computed one by one, and their norms measured.
     """
     labels, gradients, total = torch.arange(len(images), device=images.device), [], images.new_zeros(())
-    apart = contrast is not None and contrast.measures(iteration)
     for first in range(0, len(images), settings.together):
         part = slice(first, first + settings.together)
         wanted, _ = weight_gradients(net, real(part), labels[part], graph=False)

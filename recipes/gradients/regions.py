@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddhub.data.decode import crops, grid, tile_side
+from ddhub.data.transfer import sent
 from ddhub.errors import UsageError
 from ddhub.measures.utilisation import Proxy, maps
 from recipes.run.draws import generator
@@ -174,10 +175,10 @@ class Searching:
         settings = self.settings
         if settings.policy == "random":
             use = torch.rand(len(images), len(self.candidates), generator=generator(settings.seed, "regions"))
-            use = use.to(images.device)
+            use = sent(use, images.device)
         elif settings.policy == "jbp":
             shape = (settings.jitters, images.shape[1], self.side, self.side)
-            noise = torch.randn(shape, generator=generator(settings.seed, "jitter", outer)).to(images.device)
+            noise = sent(torch.randn(shape, generator=generator(settings.seed, "jitter", outer)), images.device)
             use = jitter_use(self.proxy, images, self.tiles, self.candidates, self.side, settings.sigma * noise)
         else:
             use = response_use(self.maps(images, self.tiles.expand(len(images), -1, 2)), self.candidates, self.side)

@@ -30,7 +30,7 @@ from recipes.gradients.matching import (
     turns,
     weight_gradients,
 )
-from recipes.gradients.outer import Real, outer_iteration, picks
+from recipes.gradients.outer import Matcher, Real, picks
 from recipes.run.draws import generator
 
 CPU = torch.device("cpu")
@@ -138,9 +138,11 @@ def test_an_outer_iteration_equals_the_plain_sequential_loop(together: int, more
     how = replace(HOW, **more)
     images, velocity, corners = start()
     wanted = plain_iteration(2, images, velocity, corners, how)
-    found = outer_iteration(2, images, velocity, corners, 4, real(how), replace(how, together=together))
+    matcher = Matcher(images, 4, real(how), replace(how, together=together))
+    matcher.start(images, velocity, torch.zeros(2))
+    matcher.iterate(2, corners)
     assert float((wanted[0] - images.clamp(0, 1)).abs().max()) > 0.01
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip((matcher.images, matcher.velocity), wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
@@ -301,7 +303,7 @@ def test_both_losses_are_added_with_the_weight(together: int) -> None:
     own = contrast.loss(theta.features(shown(leaf, slice(0, 3)).flatten(0, 1)).unflatten(0, (3, 10)), slice(0, 3), pick)
     second, first = torch.autograd.grad(own, leaf)[0], found()[0]
     contrast.norms = torch.tensor([3.0, 2.0], dtype=torch.float64)
-    torch.testing.assert_close(found(iteration=5, pick=pick, contrast=contrast)[0], first + 0.15 * second)
-    apart = found(iteration=10, pick=pick, contrast=contrast)[0]
+    torch.testing.assert_close(found(pick=pick, contrast=contrast)[0], first + 0.15 * second)
+    apart = found(pick=pick, contrast=contrast, apart=True)[0]
     assert not torch.equal(contrast.norms, torch.tensor([3.0, 2.0], dtype=torch.float64))
     torch.testing.assert_close(apart, first + contrast.weight * second)

@@ -27,7 +27,7 @@ from ddhub.measures.utilisation import Proxy, maps
 from ddhub.protocols.protocol import Augment
 from recipes import udd
 from recipes.gradients.matching import formations
-from recipes.gradients.outer import Real
+from recipes.gradients.outer import Matcher, Real
 from recipes.gradients.regions import Searching
 from recipes.run.run import Run
 
@@ -112,8 +112,9 @@ def advanced(cfg: udd.Config, device: torch.device = CPU) -> dict[str, Tensor]:
         "norms": torch.zeros(2),
         "regions": torch.zeros(3 * cfg.ipc, cfg.regions, dtype=torch.long),
     }
+    matcher = Matcher(images, look.side, real, udd.matching(cfg, 8, device), udd.contrasting(cfg))
     for _, outers in udd.chunks(cfg):
-        state = udd.advance(cfg, outers, state, look, real, udd.matching(cfg, 8, device))
+        state = udd.advance(cfg, outers, state, look, matcher)
     return state
 
 
@@ -157,16 +158,16 @@ def test_interrupted_in_the_matching_and_started_again_gives_the_same_digest(
     out.with_name("smoke.work").mkdir()
     for file in smoke.folder.with_name("smoke.work").glob("teacher-*"):
         shutil.copy(file, out.with_name("smoke.work"))
-    whole, calls = udd.outer_iteration, 0
+    whole, calls = Matcher.iterate, 0
 
-    def dying(outer: int, *rest: Any) -> Any:
+    def dying(self: Matcher, outer: int, *rest: Any) -> Any:
         nonlocal calls
         calls += 1
         if outer == number and calls == number + 1:
             raise Stopped
-        return whole(outer, *rest)
+        return whole(self, outer, *rest)
 
-    monkeypatch.setattr(udd, "outer_iteration", dying)
+    monkeypatch.setattr(Matcher, "iterate", dying)
     with pytest.raises(Stopped):
         udd.distill(udd.SMOKE, Run(udd, udd.SMOKE, out, preset="smoke"))
     assert not out.exists() and len(list(out.with_name("smoke.work").glob("match-*"))) == number
