@@ -48,7 +48,7 @@ class Identity(nn.Module):
 
     def __init__(self, images: Tensor, pixel_range: Sequence[Sequence[float]]) -> None:
         super().__init__()
-        bounds = torch.tensor([list(pair) for pair in pixel_range], dtype=torch.float32)
+        bounds = torch.tensor([list(pair) for pair in pixel_range], dtype=torch.float32, device=images.device)
         self.register_buffer("images", images)
         self.register_buffer("low", bounds[:, 0, None, None])
         self.register_buffer("span", (bounds[:, 1] - bounds[:, 0])[:, None, None])

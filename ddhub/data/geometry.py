@@ -93,7 +93,7 @@ def windows(u: Tensor, size: tuple[int, int], scale_low: float, ratio: tuple[flo
         (top, left, height, width) of each window.
     """
     u, (high, wide) = u.double(), size
-    whole = u.new_tensor(size)
+    whole = _pair(u, *size)
     area = (scale_low + (1 - scale_low) * u[:, 0 : 2 * ATTEMPTS : 2]) * (high * wide)
     low, top = math.log(ratio[0]), math.log(ratio[1])
     form = torch.exp(low + (top - low) * u[:, 1 : 2 * ATTEMPTS : 2])
@@ -101,7 +101,7 @@ def windows(u: Tensor, size: tuple[int, int], scale_low: float, ratio: tuple[flo
     fits = ((sides >= 1) & (sides <= whole)).all(2)
 
     # The window in the middle is one attempt more, which always fits.
-    middle = u.new_tensor([min(high, round(wide / ratio[0])), min(wide, round(high * ratio[1]))])
+    middle = _pair(u, min(high, round(wide / ratio[0])), min(wide, round(high * ratio[1])))
     sides = torch.cat([sides, middle.expand(len(u), 1, 2)], dim=1)
     first = torch.cat([fits, fits.new_ones(len(u), 1)], dim=1).to(torch.uint8).argmax(1)  # the first that fits
     sides = sides[torch.arange(len(u), device=u.device), first]
@@ -143,6 +143,11 @@ def shift(x: Tensor, by: Tensor) -> Tensor:
         inside = (position >= 0) & (position < size)
         x = _take(x, dim, position.clamp(0, size - 1)) * _along(inside.to(x.dtype), dim)
     return x
+
+
+def _pair(like: Tensor, first: float, second: float) -> Tensor:
+    """Two numbers [2] beside a tensor: filled in on its device, as a copy of a list would wait for it."""
+    return torch.stack([like.new_full((), first), like.new_full((), second)])
 
 
 def _take(x: Tensor, dim: int, index: Tensor) -> Tensor:

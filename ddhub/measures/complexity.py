@@ -35,11 +35,8 @@ def complexity_score(maps: Tensor, *, threshold: float = 0.5, strict: bool = Tru
     """
     if maps.ndim != 3 or not maps.numel():
         raise UsageError(f"maps are of shape {[*maps.shape]}; give [images, height, width]")
-    if not bool(((maps >= 0) & (maps <= 1)).all()):
-        least, greatest = float(maps.min()), float(maps.max())
-        raise UsageError(f"maps have values from {least:.3g} to {greatest:.3g}; scale each to [0, 1]")
-    active = maps > threshold if strict else maps >= threshold
-    return 1 - active.double().mean((1, 2))
+    _require_shares(maps)
+    return _inactive(maps, threshold, strict)
 
 
 def net_complexity(
@@ -73,7 +70,7 @@ def net_complexity(
     """
     if classes is not None and classes.shape != images.shape[:1]:
         raise UsageError(f"{[*classes.shape]} classes of {len(images)} images; give one each")
-    scores = [torch.empty(0, dtype=torch.float64)]
+    scores, ends = [images.new_empty(0, dtype=torch.float64)], [images.new_empty(0)]
     for start in range(0, len(images), batch):
         x = images[start : start + batch]
         with torch.no_grad():
@@ -81,8 +78,22 @@ def net_complexity(
         maps = cam(net, x, y)
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
         scaled = (maps - low) / (high - low + 1e-8)  # a constant map becomes 0, as in the official code
-        scores.append(complexity_score(scaled, threshold=threshold, strict=strict).cpu())
-    return torch.cat(scores)
+        scores.append(_inactive(scaled, threshold, strict))
+        ends += [scaled.amin((1, 2)), scaled.amax((1, 2))]
+    _require_shares(torch.cat(ends))  # of all batches, so that a GPU is waited for once
+    return torch.cat(scores).cpu()
+
+
+def _require_shares(values: Tensor) -> None:
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        least, greatest = float(values.min()), float(values.max())
+        raise UsageError(f"maps have values from {least:.3g} to {greatest:.3g}; scale each to [0, 1]")
+
+
+def _inactive(maps: Tensor, threshold: float, strict: bool) -> Tensor:
+    """The share `[N]` of the positions of each map `[N, h, w]` that are not active."""
+    active = maps > threshold if strict else maps >= threshold
+    return 1 - active.double().mean((1, 2))
 
 
 def class_complexity(scores: Tensor, labels: Tensor, classes: int | None = None) -> Tensor:

@@ -31,6 +31,7 @@ from ddhub.training.devices import layout
 # Values of the images that teachers are asked about at a time, and most images: the activations of a ResNet-18 at
 # 224 px then take about 1 GiB.
 _VALUES, _IMAGES = 2**24, 500
+_KEPT = 2**26  # bytes of answers that stay on the device before they are fetched, which waits for it
 
 
 def stored_bytes(spec: Mapping[str, Any], *, items: int, classes: int, epochs: int) -> int:
@@ -88,6 +89,7 @@ def relabel(
 
     answer = Captured(work, device, "a batch of teachers' labels")
     parts = torch.arange(len(data), device=device).split(max(1, min(_IMAGES, _VALUES // math.prod(size))))
+    kept: dict[str, list[Tensor]] = {name: [] for name in out}
     bar = tqdm(which, desc="relabel", unit="epoch", leave=False, disable=None if progress is None else not progress)
     for row, epoch in enumerate(bar):
         _, views = epoch_views(scheme.seed, epoch, len(data), plan.augment, size=size[1:], batch_size=plan.batch_size)
@@ -99,6 +101,10 @@ def relabel(
                 x = torch.cat([x, data.render(views, items, plan.augment, mixed=False)])
             logits = answer(x.contiguous(memory_format=form)).clone()  # the next batch overwrites it
             answers.append(encode(scheme, logits, hard.classes[items], hard.classes[view.partner], view.weight))
-        for name, kept in out.items():
-            kept[row] = torch.cat([part[name] for part in answers]).cpu()
+        for name, values in kept.items():
+            values.append(torch.cat([part[name] for part in answers]))
+        if row == len(which) - 1 or sum(x.nbytes for values in kept.values() for x in values) >= _KEPT:
+            for name, values in kept.items():
+                out[name][row + 1 - len(values) : row + 1] = torch.stack(values).cpu()
+                values.clear()
     return out

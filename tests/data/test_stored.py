@@ -336,6 +336,17 @@ def test_relabelling_in_parts_or_under_another_batch_size_gives_the_same_bits(na
         assert torch.equal(value, torch.cat([part[key] for part in parts])) and torch.equal(value, other[key])
 
 
+@pytest.mark.parametrize("epochs_kept", [1, 2])
+def test_answers_that_are_fetched_by_and_by_are_those_that_are_fetched_at_the_end(
+    epochs_kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = relabel(hard(), [teacher()], SPECS["top1"], epochs=3)
+    one = sum(value[0].numel() * size for value, size in zip(whole.values(), (8, 4), strict=True))  # i64 and f32
+    monkeypatch.setattr("ddhub.training.relabel._KEPT", epochs_kept * one)
+    parts = relabel(hard(), [teacher()], SPECS["top1"], epochs=3)
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
 def test_several_teachers_are_averaged_as_logits_and_the_papers_form_keeps_its_batches() -> None:
     plan = replace(PLAN, augment=replace(CUTMIX, mix_per="batch"))
     nets = [teacher(), models.build("convnet3-bn-w8", classes=3, size=8).eval()]

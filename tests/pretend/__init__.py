@@ -1,0 +1,1 @@
+"""A pretend GPU, and what of ddhub and of the recipes runs on it."""
