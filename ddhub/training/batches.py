@@ -264,7 +264,7 @@ class _Items(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """Many items in one decode: what `DataLoader` calls for a batch."""
-        items = torch.as_tensor(rows, device=self.data.device)
+        items = sent(torch.as_tensor(rows), self.data.device)
         x = self.data.normalize(self.data.decoder(items))
         target = self.data.labels(Views.plain(items), x)
         return list(zip(x, target, strict=True))

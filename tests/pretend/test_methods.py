@@ -10,25 +10,15 @@ from pretend.asked import Table, asked, places
 ALLOWED = {
     "recipes/trajectories/checkpoints.py Checkpoints.write": (2, "an epoch of each of two experts is written"),
 }
-# Places that still wait once a step, iteration or batch (or more often an epoch than is allowed), and why; what is
-# mended leaves its list.
-_DRAWS = "the draws of an iteration are copied to the device"
+# Places that may wait once an epoch of an expert, or an outer iteration or a refresh within it, and why; none a step.
 _REGIONS = "the search for regions, once in so many outer iterations, works with lists on the host"
-STILL = {
-    "by_step": {
-        "recipes/trajectories/trajectory.py outer_iteration": _DRAWS,
-        "recipes/trajectories/trajectory.py outer_iteration.<genexpr>": "an expert's parameters are copied",
-        "recipes/trajectories/dae.py PixelWeights.weights": "the noise of Smooth Grad-CAM++ is copied to the device",
-        "recipes/patches/discovery.py search": "of each batch images and draws are copied to the device, results back",
-    },
+WAITS: dict[str, dict[str, str]] = {
+    "by_step": {},
     "by_epoch": {
         "recipes/trajectories/experts.py _trajectories": "parameters are looked at for numbers after each epoch",
-        "recipes/gradients/outer.py Real.of_classes": _DRAWS,
-        "recipes/gradients/outer.py outer_iteration": "draws and the new net are copied, images looked at for numbers",
-        "recipes/gradients/outer.py picks": _DRAWS,
+        "recipes/gradients/outer.py Matcher.report": "loss and images are read before regions are chosen again",
         "recipes/gradients/regions.py choose": _REGIONS,
         "recipes/gradients/regions.py jitter_use": _REGIONS,
-        "recipes/gradients/regions.py Searching.chosen": _REGIONS,
         "recipes/udd.py advance": _REGIONS,
     },
 }
@@ -50,5 +40,5 @@ def test_nothing_waits_but_what_is_listed(found: Table, kind: str) -> None:
     for place, (most, _) in ALLOWED.items() if kind == "by_epoch" else ():
         if all(abs(more[0]) <= most for more in waiting.get(place, {}).values()):
             waiting.pop(place, None)
-    assert {place: cases for place, cases in waiting.items() if place not in STILL[kind]} == {}
-    assert [place for place in STILL[kind] if place not in waiting] == []
+    assert {place: cases for place, cases in waiting.items() if place not in WAITS[kind]} == {}
+    assert [place for place in WAITS[kind] if place not in waiting] == []
