@@ -218,7 +218,8 @@ def optimise(
         TrainingError: a variable that is not a number.
         UsageError: a teacher without BatchNorm layers.
     """
-    x = x.clone().requires_grad_()
+    # Fused optimizers go through memory: a variable and its gradient have to lie there in one order.
+    x = x.clone(memory_format=torch.contiguous_format).requires_grad_()
 
     def work(number: Tensor, share: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -228,7 +229,8 @@ def optimise(
                 loss = loss + settings.tv * variation(batch)
             if settings.l2:
                 loss = loss + settings.l2 * torch.linalg.vector_norm(batch.flatten(2), dim=2).mean(1)
-        (x.grad,) = torch.autograd.grad(loss.sum(), x)
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        x.grad = gradient.contiguous()
         before = None if share is None else x.detach().clone()
         solver.step()
         with torch.no_grad():

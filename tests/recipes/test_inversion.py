@@ -40,9 +40,11 @@ def share(step: int, x: Tensor) -> Tensor:
     return (x.abs() < 1 + 0.1 * step).float() * 0.6
 
 
-def inverted(how: Inversion, precision: str = "fp32", masked: bool = True) -> Tensor:
-    """Two sets of 4 images after all steps, within `computing`."""
+def inverted(how: Inversion, precision: str = "fp32", masked: bool = True, last: bool = False) -> Tensor:
+    """Two sets of 4 images after all steps, within `computing`; `last` are those whose channels lie last in memory."""
     start = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    if last:
+        start = start.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (2, 4))
     view = draws(how, [(0, k) for k in range(2)], size=(16, 16), device=CPU)
     more: dict[str, Any] = {"bounds": BOUNDS, "mask": share} if masked else {}
     with computing(CPU, precision):
@@ -64,6 +66,14 @@ def test_recorded_steps_are_the_eager_ones(
     monkeypatch.setattr(capture, "_WARM_UP", 100)  # the same optimizer, step by step
     assert torch.equal(inverted(how, masked=masked), found)
     assert len(recorded) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_images_are_optimised_alike_however_they_lie_in_memory(optimizer: str, recorded: list[Played]) -> None:
+    how = replace(PLAIN, optimizer=optimizer)
+    wanted = inverted(how)
+    for precision in ("fp32", "exact"):
+        torch.testing.assert_close(inverted(how, precision, last=True), wanted, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
