@@ -9,7 +9,7 @@ into the recorded ones and launches the whole recording. There is one recording 
 `key`, so a last, smaller batch has its own.
 
 Where nothing is recorded, calls run `work`: on other devices than CUDA, under the precision `exact`
-(`ddhub.training.devices.computing`), and where recording fails, which is said once in the log.
+(`ddhub.training.devices.computing`), within `eager`, and where recording fails, which is said once in the log.
 
 What `work` has to keep to:
 
@@ -23,7 +23,9 @@ What a call returns is overwritten by the next call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -37,6 +39,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _WARM_UP = 3  # calls before one is recorded: they choose kernels, and make the state that is then changed in place
 _MOST = 24  # recordings of a step; each has memory of its own
+_eager: ContextVar[bool] = ContextVar("eager", default=False)
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Captured steps run kernel by kernel within, all else being as it is: what recordings are compared with."""
+    token = _eager.set(True)
+    try:
+        yield
+    finally:
+        _eager.reset(token)
 
 
 class Recording:
@@ -51,14 +64,32 @@ class Recording:
     def __init__(self, work: Callable[..., Any], tensors: tuple[Tensor, ...], stream: torch.cuda.Stream) -> None:
         self.tensors = [torch.empty_like(tensor) for tensor in tensors]
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=stream):
-            self.result = work(*self.tensors)
+        with torch.cuda.stream(stream):  # where a recording fails, torch does not leave its stream
+            try:
+                with torch.cuda.graph(self.graph, stream=stream):
+                    self.result = work(*self.tensors)
+            except RuntimeError:
+                _mend(stream)
+                raise
 
     def __call__(self, *tensors: Tensor) -> Any:
         for held, tensor in zip(self.tensors, tensors, strict=True):
             held.copy_(tensor, non_blocking=True)
         self.graph.replay()
         return self.result
+
+
+def _mend(stream: torch.cuda.Stream) -> None:
+    """Bring torch's random numbers back after a recording that failed.
+
+    Up to torch 2.11 the generator of the device is left as one that is being recorded, and refuses every draw. A
+    recording that succeeds ends that.
+    """
+    with suppress(RuntimeError):
+        one, graph = torch.zeros((), device=stream.device), torch.cuda.CUDAGraph()
+        graph.capture_begin()
+        one.add_(1)
+        graph.capture_end()
 
 
 class Captured(Generic[T]):
@@ -80,7 +111,7 @@ class Captured(Generic[T]):
 
     def __call__(self, *tensors: Tensor, key: Hashable = None) -> T:
         work = self.work if key is None else _keyed(self.work, key)
-        if not self.active:
+        if not self.active or _eager.get():
             return work(*tensors)
         what = key, tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         if what not in self._recordings:

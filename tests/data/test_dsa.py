@@ -209,7 +209,7 @@ def test_mistakes_have_names(change: dict[str, Any], words: str) -> None:
         dsa(**{"x": x, "u": u, "ops": OPS, **change})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("form", FORMS)
 def test_cuda_equals_cpu(form: str) -> None:
     x, u = some()

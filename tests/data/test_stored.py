@@ -573,7 +573,7 @@ def test_the_named_protocols_give_every_item_its_own_box() -> None:
         assert torch.equal(order, other) and torch.equal(views.box, again.box) and len(views.weight.unique()) > 20
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", SPECS)
 def test_cuda_equals_cpu_and_waits_for_nothing(name: str) -> None:
     data = stored(SPECS[name])

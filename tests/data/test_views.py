@@ -27,7 +27,6 @@ from ddhub.data.views import (
     windows,
 )
 from ddhub.errors import UsageError
-from tools.torchvision_stub import torchvision
 
 N, SIZE = 300, (12, 8)
 MIXES = [(mix, per) for mix in ("mixup", "cutmix") for per in ("batch", "item")]
@@ -41,6 +40,13 @@ YOUNGER = [
     {"mix_probability": 0.5},
     {"crop_scale": 0.3, "shuffle": 2, "dsa": DSA, "dsa_per": "item", "mix_probability": 0.5},
 ]
+
+
+def transforms() -> Any:
+    """torchvision's, imported when asked for: a machine with a GPU may be without them."""
+    from tools.torchvision_stub import torchvision
+
+    return torchvision.transforms
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +290,7 @@ def test_windows_follow_torchvision(size: tuple[int, int], scale: float) -> None
     assert found.dtype == torch.int64
     assert found.tolist() == [window_by_hand(row, size, scale) for row in u.tolist()]
     image = torch.empty(1, *size)
-    draw = torchvision.transforms.RandomResizedCrop.get_params
+    draw = transforms().RandomResizedCrop.get_params
     theirs = torch.tensor([draw(image, (scale, 1.0), (3 / 4, 4 / 3)) for _ in range(n)]).double()
     # 6 sigma of the difference of two means, on each number and on the share of each corner and side that is common.
     ours = found.double()
@@ -406,7 +412,7 @@ def image_by_hand(images: Tensor, views: Views, i: int, plan: Augment) -> Tensor
     if views.strips is not None:
         image = shuffled_by_hand(image, views.strips[i].tolist(), plan.shuffle)
     if views.window is not None:
-        image = torchvision.transforms.functional.resized_crop(image, *views.window[i].tolist(), [h, w])
+        image = transforms().functional.resized_crop(image, *views.window[i].tolist(), [h, w])
     padded = torch.zeros(c, h + 2 * p, w + 2 * p)
     padded[:, p : p + h, p : p + w] = image
     top, left = views.offset[i].tolist()
@@ -553,10 +559,7 @@ def test_resized_crop_is_torchvisions(channels: int, size: tuple[int, int]) -> N
     window = windows(torch.from_numpy(uniforms(0, 0, 50, 22).T), size, 0.08)
     window[:3] = torch.tensor([[0, 0, *size], [2, 3, 1, 1], [size[0] - 1, 0, 1, size[1]]])
     want = torch.stack(
-        [
-            torchvision.transforms.functional.resized_crop(image, *row, size)
-            for image, row in zip(x, window.tolist(), strict=True)
-        ]
+        [transforms().functional.resized_crop(image, *row, size) for image, row in zip(x, window.tolist(), strict=True)]
     )
     found = resized_crop(x, window)
     torch.testing.assert_close(found, want, rtol=0, atol=1e-5)
@@ -611,7 +614,7 @@ def test_rows_and_plain() -> None:
         assert torch.equal(getattr(views[rows], name), getattr(views, name)[rows])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize(("mix", "per"), [("none", "batch"), *MIXES])
 def test_cuda_equals_cpu(images: Tensor, mix: str, per: str) -> None:
     plan = augment(mix, per, 0.8)
@@ -623,7 +626,7 @@ def test_cuda_equals_cpu(images: Tensor, mix: str, per: str) -> None:
         assert y.is_cuda and torch.equal(x, y.cpu())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("younger", YOUNGER, ids=lambda fields: "-".join(fields))
 def test_younger_steps_on_cuda(images: Tensor, younger: dict[str, Any]) -> None:
     plan = replace(augment("cutmix", "item", 0.8), **younger)
