@@ -23,6 +23,7 @@ What a call returns is overwritten by the next call.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -142,7 +143,9 @@ class Captured(Generic[T]):
             return work(*tensors)
         present = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(present)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), warnings.catch_warnings():
+            # of optimizers that were made for a captured step: these are the ones before it
+            warnings.filterwarnings("ignore", message=".*capturable=True.*")
             result = work(*tensors)
         present.wait_stream(self._stream)
         return result

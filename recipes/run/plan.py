@@ -146,8 +146,8 @@ class Net:
         return self.step(stage, images, -(-images // _LOOKED_AT) * self.cost.forward if images else 0, forwards=1)
 
     def inverted(self, stage: str, images: int, steps: int) -> Step:
-        """A stage that optimises so many images together, by the net's BatchNorm statistics."""
-        return self.step(stage, images * steps, steps * self.cost.inversion if images else 0)
+        """A stage that optimises so many images together, by the BatchNorm statistics of a net that stays as it is."""
+        return self.step(stage, images * steps, steps * self.cost.inversion if images else 0, forwards=2)
 
     def teacher(self, items: int, epochs: int, protocol: str) -> Step:
         """The net's training on all real images; none for 0 epochs."""
