@@ -201,6 +201,7 @@ def test_resumed_before_or_after_a_restart_equals_an_uninterrupted_run(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop, "_save", stopping)
+        patch.setattr(loop, "SAVE", 0)
         run(tmp_path / "state")
     assert all(torch.equal(x, y) for x, y in zip(whole, run(tmp_path / "state"), strict=True))
 

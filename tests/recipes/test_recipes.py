@@ -309,9 +309,9 @@ def test_the_card_says_what_was_scaled(tmp_path: Path) -> None:
             "unknown data set 'cifar11'; did you mean 'cifar10'",
         ),
         (
-            ["random-real", "OUT", "--preset", "cifar10-ipc1"],
+            ["random-real", "OUT", "--preset", "cifar10-ipc2"],
             2,
-            "unknown preset 'cifar10-ipc1'; did you mean",
+            "unknown preset 'cifar10-ipc2'; did you mean",
         ),
         (["random-real", "OUT", "--data", "nowhere"], 1, "pass --data ROOT or set DDHUB_DATA"),
         (["random-real", "Bad Name"], 2, "cannot name an artifact"),
