@@ -40,6 +40,7 @@ from recipes.stock.workshop import Workshop
 @click.option("--data", metavar="ROOT", help="root of the real data (or DDHUB_DATA)")
 @click.option("--device", default="auto", metavar="auto", help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", default="auto", metavar="auto", help="auto, bf16, fp32 or exact")
+@click.option("--exact", "precision", flag_value="exact", help="the same numbers every time, slower on a GPU")
 def stock(
     file: Path,
     tier: str | None,

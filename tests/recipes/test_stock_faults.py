@@ -63,6 +63,12 @@ def test_options_are_checked_whatever_is_left_to_do(options: list[str], message:
     assert not (tmp_path / "cards").exists()
 
 
+def test_exact_numbers_are_asked_for_as_everywhere_else(tmp_path: Path) -> None:
+    written(tmp_path, RANDOM)
+    assert invoke(tmp_path, "--exact").exit_code == 0
+    assert read(tmp_path / "cards" / "mini-random").manifest.recipe["run"]["precision"] == "exact"
+
+
 def test_a_year_is_no_limit_to_speak_of() -> None:
     with Deadline(365 * 24 * 60) as deadline:
         assert not deadline.over
