@@ -59,7 +59,7 @@ def build(name: str, *, classes: int, size: int = 32, channels: int = 3) -> nn.M
     """
     if name.startswith("timm:"):
         return _timm(name, classes=classes, channels=channels)
-    match = re.fullmatch(r"(.+?)(?:-w([1-9][0-9]*))?", name)
+    match = re.fullmatch(r"(.+?)(?:-w([1-9][0-9]{0,3}))?", name)
     if match is None or match[1] not in names():
         raise errors.unknown("model", name, names(), "-wN sets a width; timm:NAME is timm's")
     base, width = match.groups()

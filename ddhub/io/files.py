@@ -2,7 +2,7 @@
 
 New content goes to a hidden sibling, `.<name>.tmp-<pid>`, and is renamed into place. A folder that
 is replaced is first renamed to `.<name>.tmp-<pid>-old`; if the process dies between the two
-renames, the next write puts it back. That write also removes what other dead processes left.
+renames, `settle` puts it back, as the next write does. Both also remove what other dead processes left.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def replace_folder(folder: Path, files: dict[str, bytes], check: Callable[[Path]
     """
     folder = folder.resolve()  # of a symbolic link the target is replaced, not the link
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
+    settle(folder)
     temp = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
         for name, data in files.items():
@@ -106,7 +106,7 @@ def replace_folder(folder: Path, files: dict[str, bytes], check: Callable[[Path]
             os.rename(folder, temp.with_name(f"{temp.name}-old"))
         os.rename(temp, folder)
     finally:
-        _sweep(folder)
+        settle(folder)
 
 
 @contextlib.contextmanager
@@ -140,10 +140,13 @@ def is_alive(process: int) -> bool:
     return True
 
 
-def _sweep(folder: Path) -> None:
-    """Remove siblings of this and of dead processes; put back an old folder if none is there."""
+def settle(folder: Path) -> None:
+    """Put `folder` back if a process died while it replaced it, and remove what this and dead processes left beside it.
+
+    Raises OSError.
+    """
     pattern = re.escape(f".{folder.name}.tmp-") + r"(\d+)(-old)?"
-    for sibling in [*folder.parent.iterdir()]:
+    for sibling in [*folder.parent.iterdir()] if folder.parent.is_dir() else ():
         match = re.fullmatch(pattern, sibling.name)
         if not match or (int(match[1]) != os.getpid() and is_alive(int(match[1]))):
             continue

@@ -27,7 +27,9 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from types import MethodType
 from typing import Any, Generic, TypeVar
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
@@ -97,21 +99,26 @@ class Captured(Generic[T]):
     """A step that is recorded when it has been called a few times.
 
     Args:
-        work: takes tensors, and under the name `key` what else tells one recording from another, if calls give it.
+        work: takes tensors, and under the name `key` what else tells one recording from another, if calls give it. The
+            object of a method is not kept alive: it mostly has the step, and a circle would keep the memory of the
+            recordings on the device until Python happens to collect it.
         device: where it computes.
         name: of the step, for the log.
         active: false never records it.
     """
 
     def __init__(self, work: Callable[..., T], device: torch.device, name: str, *, active: bool = True) -> None:
-        self.work, self.device, self.name = work, device, name
+        self._work = WeakMethod(work) if isinstance(work, MethodType) else lambda: work
+        self.device, self.name = device, name
         self.active = active and captures(device)
         self._calls: dict[Hashable, int] = {}
         self._recordings: dict[Hashable, Callable[..., T]] = {}
         self._stream = torch.cuda.Stream(device) if self.active and device.type == "cuda" else None
 
     def __call__(self, *tensors: Tensor, key: Hashable = None) -> T:
-        work = self.work if key is None else _keyed(self.work, key)
+        work = self._work()
+        assert work is not None, f"{self.name} is called when the object that computes it is gone"
+        work = work if key is None else _keyed(work, key)
         if not self.active or _eager.get():
             return work(*tensors)
         what = key, tuple((tensor.shape, tensor.dtype) for tensor in tensors)

@@ -14,7 +14,10 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +26,7 @@ from tqdm.auto import tqdm
 from ddhub import models
 from ddhub.artifact.results import Result
 from ddhub.data.transfer import sent
-from ddhub.errors import TrainingError, UsageError
+from ddhub.errors import DDHubError, TrainingError, UsageError, first_line
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources import source as sources
 from ddhub.sources.source import Source
@@ -54,8 +57,29 @@ def _side(size: Sequence[int]) -> str:
 
 def _save(path: Path, state: dict[str, object]) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    torch.save(state, part)
-    os.replace(part, path)
+    try:
+        torch.save(state, part)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch has one of its own for a full disk
+        with suppress(OSError):
+            part.unlink()
+        cause = error.strerror if isinstance(error, OSError) else first_line(error)
+        raise DDHubError(f"{path}: cannot be written ({cause}); free space or check its rights") from None
+
+
+def _saved(path: Path, run: list[object], device: torch.device) -> dict[str, Any] | None:
+    """The state that `_save` wrote of this run; None if there is none, it is damaged or of another run."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["run"] == run:
+            return dict(state)
+        cause = "it is of another run"
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, UnpicklingError) as error:
+        cause = f"it cannot be read: {first_line(error)}"
+    log.warning("%s is not used (%s); training begins anew", path, cause)
+    return None
 
 
 def train(
@@ -83,7 +107,8 @@ def train(
         device: `auto` is a GPU where there is one.
         precision: `bf16`, `fp32`, `exact`, or `auto` for the faster of the first two on the device
             (`ddhub.training.devices`).
-        checkpoint: a file that holds the state after an epoch, to go on from; removed at the end.
+        checkpoint: a file that holds the state after an epoch, to go on from; removed at the end. That of another run
+            (data, protocol, model, seed or precision), or a damaged one, is not used.
         progress: show a bar on a terminal.
 
     Returns:
@@ -151,6 +176,7 @@ def fit(
     """Train on `data` by its protocol and device; returns the net, the steps taken and the seconds."""
     plan, device = data.protocol, data.device
     known = isinstance(model, str)  # a net of the caller's own may do what no recording repeats
+    name = model if isinstance(model, str) else type(model).__name__
     with seeded(device, seed):
         if isinstance(model, str):
             channels, size = data.about.image_size[0], data.about.image_size[1]
@@ -159,8 +185,8 @@ def fit(
     with computing(device, precision):
         optimizer = build_optimizer(net, plan, capturable=known and captures(device))
         first, seconds = 0, 0.0
-        if checkpoint is not None and checkpoint.exists():
-            state = torch.load(checkpoint, map_location=device, weights_only=True)
+        run: list[object] = [data.about.digest, plan.digest, name, seed, precision]
+        if checkpoint is not None and (state := _saved(checkpoint, run, device)):
             net.load_state_dict(state["net"])
             groups = optimizer.state_dict()["param_groups"]  # of this device, not of the one that wrote the state
             optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
@@ -188,7 +214,7 @@ def fit(
                 taken = seconds + now - begin
                 log.info("epoch %d of %d: loss %.4g, %.0f s", epoch + 1, plan.epochs, loss, taken)
                 parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
-                _save(checkpoint, {**parts, "epochs": epoch + 1, "seconds": taken})
+                _save(checkpoint, {**parts, "run": run, "epochs": epoch + 1, "seconds": taken})
                 saved = time.perf_counter()
         seconds += time.perf_counter() - begin
     return net.eval(), plan.epochs * data.steps_per_epoch, seconds

@@ -32,7 +32,7 @@ from recipes.stock.workshop import Workshop
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="stop before these are over, to go on later"
 )
 @click.option("--dry-run", is_flag=True, help="print the plan and stop")
-@click.option("--machine", metavar="NAME", help=f"with --dry-run: seconds of {', '.join(MACHINES)}")
+@click.option("--machine", type=click.Choice(list(MACHINES)), help="with --dry-run: seconds of this one")
 @click.option("--replace", is_flag=True, help="stock what is made even if it is no better than what is stocked")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/stock"), help="folder of the artifacts")
 @click.option("--work", type=click.Path(path_type=Path), help="folder of the stages; OUT/work if not given")
@@ -40,6 +40,7 @@ from recipes.stock.workshop import Workshop
 @click.option("--data", metavar="ROOT", help="root of the real data (or DDHUB_DATA)")
 @click.option("--device", default="auto", metavar="auto", help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", default="auto", metavar="auto", help="auto, bf16, fp32 or exact")
+@click.option("--exact", "precision", flag_value="exact", help="the same numbers every time, slower on a GPU")
 def stock(
     file: Path,
     tier: str | None,

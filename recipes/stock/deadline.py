@@ -8,9 +8,12 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from ddhub.io.rules import within
+
 RESERVE = (
     20.0  # seconds before the end, at most a tenth of the time: the start of Python and torch, and the last writes
 )
+_MOST = 60 * 24 * 365  # minutes: waits of many more are refused by the system
 AGAIN = 5.0  # seconds until the next interrupt, should one be lost in a call that takes none
 
 
@@ -19,9 +22,14 @@ class Deadline:
 
     Args:
         minutes: until the end; None is no limit.
+
+    Raises:
+        UsageError: no number of minutes, or more than a year.
     """
 
     def __init__(self, minutes: float | None) -> None:
+        if minutes is not None:
+            within("minutes", minutes, 0, _MOST, f"a number above 0, at most {_MOST:,}; leave it out for no limit")
         self.over = False
         self.seconds = None if minutes is None else 60 * minutes - min(RESERVE, 6 * minutes)
         self._left = threading.Event()

@@ -7,7 +7,8 @@ replaced whole or not at all, and cards are rendered after that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from ddhub.artifact.manifest import MANIFEST, RESULTS, Manifest
 from ddhub.artifact.results import Entry, Mean, read
 from ddhub.cards.rendering import rendered
 from ddhub.errors import DDHubError
-from ddhub.io.files import replace_file, replace_folder
+from ddhub.io.files import locked, replace_file, replace_folder, settle
 from ddhub.training.open import teacher_ids
 
 LARGEST = 16_000_000  # bytes of a file in the stock
@@ -40,7 +41,13 @@ def put(folder: Path, shelf: Path, *, replace: bool = False) -> Verdict:
         ArtifactError: one of the two is damaged.
         DDHubError: a disk that is full or read-only.
     """
+    with _alone(shelf):
+        return _put(folder, shelf, replace)
+
+
+def _put(folder: Path, shelf: Path, replace: bool) -> Verdict:
     new, target = read(folder), shelf / folder.name
+    settle(target)  # a stocked one that a killed run had put aside is not new
     old = read(target) if (target / MANIFEST).exists() else None
     if old and old.kept and old.manifest.content == new.manifest.content:
         added = share_results(folder, target)
@@ -114,13 +121,29 @@ def share_results(source: Path, target: Path) -> int:
 
 def render(shelf: Path) -> None:
     """Bring the cards of a stock and its leaderboard up to date. DDHubError for a disk that is full or read-only."""
-    known = {folder: read(folder) for folder in folders_of_results(shelf)}
-    for path, text in rendered(known, known, shelf) if known else ():
-        try:
+    if not folders_of_results(shelf):
+        return
+    with _alone(shelf):
+        known = {folder: read(folder) for folder in folders_of_results(shelf)}
+        for path, text in rendered(known, known, shelf):
             if not path.exists() or path.read_bytes() != text:
                 replace_file(path, text)
-        except OSError as error:
-            raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or check its rights") from None
+
+
+@contextmanager
+def _alone(shelf: Path) -> Iterator[None]:
+    """One process at a time changes a stock: what it compares with is still there when it writes.
+
+    Raises:
+        DDHubError: a disk that is full or read-only.
+    """
+    try:
+        shelf.mkdir(parents=True, exist_ok=True)
+        with locked(shelf):
+            yield
+    except OSError as error:
+        path = error.filename or shelf
+        raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or check its rights") from None
 
 
 def _near(folder: Path, m: Manifest) -> Iterable[tuple[Path, str]]:

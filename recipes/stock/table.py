@@ -39,6 +39,7 @@ from ddhub.sources.known import FOLDER, find
 from recipes.run.options import configure, discover
 
 TIERS = ("cpu", "gpu")
+_MOST = 1_000_000  # of seeds and epochs: more are a slip of the pen
 _KEYS = ("name", "method", "preset", "settings", "students", "baseline", "tier")
 _KEYS_OF_A_TIER = ("preset", "settings", "students", "baseline")
 
@@ -65,7 +66,8 @@ class Student:
             require(isinstance(getattr(self, name), str), name, getattr(self, name), "a text")
         for name, least in {"seeds": 1, "epochs": 0, "batch_size": 0}.items():
             value = getattr(self, name)
-            require(is_whole(value) and value >= least, name, value, f"a whole number, {least} or more")
+            fits = is_whole(value) and least <= value <= _MOST
+            require(fits, name, value, f"a whole number, {least} or more, at most {_MOST:,}")
         with torch.device("meta"):
             models.build(self.model, classes=10, size=256)  # raises what is wrong with the name
         self.plan(Protocol())
@@ -118,6 +120,8 @@ def read_table(path: Path, tier: str, stocked: Collection[str]) -> tuple[list[It
     require(isinstance(rows, list) and bool(rows), f"{path}: artifact", rows, "one or more tables [[artifact]]")
     items: list[Item] = []
     skipped = []
+    for number, row in enumerate(rows, 1):
+        require(isinstance(row, dict), f"{path}: artifact {number}", row, "a table [[artifact]]")
     names = [row.get("name") for row in rows]
     for number, row in enumerate(rows, 1):
         subject = f"{path}: artifact {row.get('name', number)!r}"
@@ -163,11 +167,14 @@ def _item(row: Mapping[str, Any], tier: str) -> Item | None:
     _checked(row, _KEYS, "artifact")
     require(is_name(row.get("name")), "name", row.get("name"), "a name of a-z, 0-9, '.', '_' and '-'")
     methods = discover()
-    if row.get("method") not in methods:
-        raise unknown("method", str(row.get("method")), methods, "python -m recipes --help")
+    require(isinstance(row.get("method"), str), "method", row.get("method"), "the name of a method")
+    if row["method"] not in methods:
+        raise unknown("method", row["method"], methods, "python -m recipes --help")
     recipe = methods[row["method"]]
     tiers = _checked(row.get("tier", {}), TIERS, "tier")
     special = {name: _checked(x, _KEYS_OF_A_TIER, f"tier.{name}") for name, x in tiers.items()}
+    for where in (row, *special.values()):
+        require(isinstance(where.get("settings", {}), dict), "settings", where.get("settings"), "a table")
     found = {name: _in_tier(row, special.get(name, {}), recipe, name) for name in TIERS}  # the other is checked, too
     return found[tier]
 

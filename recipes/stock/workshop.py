@@ -24,11 +24,11 @@ from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import MANIFEST, read_manifest
 from ddhub.artifact.results import Entry, read
 from ddhub.errors import UsageError
-from ddhub.io.files import is_alive
+from ddhub.io.files import is_alive, settle
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources.source import Source, open_source
 from ddhub.training.batches import DistilledData
-from ddhub.training.devices import describe, resolve_device
+from ddhub.training.devices import describe, resolve_device, resolve_precision
 from ddhub.training.loop import train
 from recipes.run.run import Run
 from recipes.run.stages import make_folder
@@ -62,13 +62,18 @@ class Workshop:
         replace: bool = False,
     ) -> None:
         self.table, self.out, self.work, self.stock, self.replace = table, out, work, stock, replace
-        self.root, self.device, self.precision = root, resolve_device(device), precision
+        self.root, self.device = root, resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
         self._tests: dict[tuple[str, int], Source] = {}
+        if work.resolve() in {out.resolve() / name for name in table}:
+            raise UsageError(f"an artifact of the table lies in {work}, where the stages are; choose another --work")
+        if out.resolve() in (stock.resolve(), BUNDLED.resolve()):
+            raise UsageError(f"{out} is the stock, where nothing is made before it is compared; choose another --out")
         self._load = lru_cache(maxsize=1)(self._opened)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """One stock run at a time in these folders; what killed ones left half written is removed.
+        """One stock run at a time in these folders; what killed ones left half written is removed or put back.
 
         Raises:
             UsageError: another one is there, or no place to write.
@@ -83,6 +88,9 @@ class Workshop:
                     number = re.search(r"(\d+)\.part$", path.name)
                     if number and not is_alive(int(number[1])):
                         path.unlink(missing_ok=True)
+                for name in self.table:
+                    for folder in (self.out, self.stock):
+                        settle(folder / name)
                 yield
         except Timeout:
             raise UsageError(
