@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 
 import ddhub
-from ddhub.artifact import consistency, png
+from ddhub.artifact import consistency, pictures
 from ddhub.artifact import tensors as _safetensors
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import PARQUET, STORED, TENSORS, read_bytes, read_manifest, read_results
@@ -81,7 +81,7 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
     return {
         "manifest": lambda: read_manifest(folder),
         "files and hashes": lambda: [artifact._read(name) for name in m.files],
-        "images": lambda: png.read(data[PARQUET], count, m.image_size, len(m.classes)),
+        "images": lambda: pictures.read(data[PARQUET], count, m.image_size, len(m.classes), m.encoding),
         "tensors": lambda: _safetensors.read(data[TENSORS], want) if want else {},
         "results": lambda: read_results(folder),
         "sense": lambda: consistency.check(m, *stored),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ddhub.artifact.encoding import is_encoding
 from ddhub.io.rules import is_name, is_number
 
 FORMAT = 1
@@ -136,7 +137,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "mean": ("numbers from -1000 to 1000", _all(_is_level)),
     "std": ("numbers from 0.001 to 1000", _all(lambda value: _is_level(value) and value >= 0.001)),
     "pixel_range": ("pairs (low, high), low < high, from -1000 to 1000", _all(_is_range)),
-    "encoding": ("{'codec': 'png'}; for another codec: pip install -U ddhub", lambda value: value == {"codec": "png"}),
+    "encoding": ("png, webp or avif as ddhub writes them; for another codec: pip install -U ddhub", is_encoding),
     "decoder": ("an object with a 'kind'", _has_kind),
     "labels": ("an object with a 'kind'", _has_kind),
     "protocol": ("an object", _is_object),

@@ -1,6 +1,6 @@
 """An artifact: a folder that holds a distilled data set and describes itself.
 
-    data/train-00000-of-00001.parquet   image (PNG), label; `datasets` reads it too: `ddhub.artifact.images`
+    data/train-00000-of-00001.parquet   image, label; `datasets` reads it too: `ddhub.artifact.images`, `.encoding`
     tensors.safetensors                 every other tensor, if there is one
     preview.png                         grid of the stored images
     manifest.json                       what it says about itself, and the sha256 of all above
@@ -16,6 +16,7 @@ replaced whole or not at all, and read back before it takes its place. There is 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -24,8 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddhub.artifact import consistency, png
+from ddhub.artifact import consistency, pictures
 from ddhub.artifact import tensors as _safetensors
+from ddhub.artifact.codec import Coded, encode
+from ddhub.artifact.encoding import picture_size
 from ddhub.artifact.fields import TENSOR_RULE
 from ddhub.artifact.manifest import (
     COMPENSATORS,
@@ -77,7 +80,8 @@ class Artifact:
         """Hash and read every file once, and refuse one that does not belong or is too large.
 
         What the manifest says is held against the limits before a file is read: DDHUB_MAX_BYTES (2 GiB) on disk and
-        once decoded, and of the images 64 times the bytes of their file, or 16 MiB more for few of them.
+        once decoded, and of the pictures 64 times the bytes of their file (of lossy ones 256 times), or 16 MiB more for
+        few of them.
         Names that begin with a dot (`.git`, `.DS_Store`) are other tools' and left alone.
         """
         files, decoded = self.manifest.files, self.bytes_by_tensor()
@@ -85,8 +89,11 @@ class Artifact:
         if max(disk, memory) > max_bytes():
             cause = f"{disk:,} bytes, {memory:,} decoded, and DDHUB_MAX_BYTES allows {max_bytes():,}"
             raise ArtifactError(f"{self.folder / MANIFEST}: {cause}; set it higher if you trust the artifact")
-        if decoded["images"] > 2**24 + 64 * files[PARQUET]["bytes"]:
-            raise self._error(PARQUET, f"too small a file for images of {decoded['images']:,} bytes")
+        shape, sheet = self.manifest.tensors["images"]["shape"], self.manifest.encoding.get("sheet", 1)
+        pixels = -(-shape[0] // sheet) * math.prod(picture_size(self.manifest.encoding, self.manifest.image_size))
+        times = 64 if self.manifest.encoding["codec"] == "png" else 256
+        if pixels > 2**24 + times * files[PARQUET]["bytes"]:
+            raise self._error(PARQUET, f"too small a file for images of {pixels:,} bytes")
         self._check()
 
     def _check(self) -> None:
@@ -134,7 +141,7 @@ class Artifact:
         m = self.manifest
         count = m.tensors["images"]["shape"][0]
         try:
-            return png.read(self._read(PARQUET), count, m.image_size, len(m.classes))
+            return pictures.read(self._read(PARQUET), count, m.image_size, len(m.classes), m.encoding)
         except ValueError as error:
             raise self._error(PARQUET, str(error)) from None
 
@@ -198,7 +205,7 @@ class Artifact:
         folder: str | Path,
         *,
         manifest: Manifest,
-        images: Tensor,
+        images: Tensor | Coded,
         image_labels: Tensor,
         tensors: dict[str, Tensor],
     ) -> Artifact:
@@ -208,8 +215,10 @@ class Artifact:
         one has the same name and content, its `results.jsonl` is kept.
 
         Args:
-            manifest: with `tensors`, `content` and `files` empty; they are filled here.
-            images, image_labels: u8 [N, C, H, W] and integers [N].
+            manifest: with `tensors`, `content` and `files` empty; they are filled here, and so is `encoding` if the
+                images are coded.
+            images, image_labels: u8 [N, C, H, W], stored as PNG, or what `ddhub.artifact.codec.encode` returned; and
+                integers [N].
             tensors: any others, by a name of a-z, 0-9, `_` and `.`.
 
         Raises:
@@ -220,12 +229,17 @@ class Artifact:
 
         from ddhub.artifact import images as pixels
 
-        images, image_labels = images.detach().cpu(), image_labels.detach().cpu()
+        image_labels = image_labels.detach().cpu()
+        given, images = images, (images.images if isinstance(images, Coded) else images).detach().cpu()
         # copies, as safetensors refuses views and tensors that share memory
         tensors = {k: t.detach().cpu().contiguous().clone() for k, t in sorted(tensors.items())}
         _check_input(manifest, images, image_labels, tensors)
+        coded = given if isinstance(given, Coded) else encode(images, image_labels, {"codec": "png"})
+        if not torch.equal(coded.labels, image_labels.to(coded.labels.dtype)):
+            raise UsageError("image_labels are not those that the images were coded with; give the same")
+        manifest = replace(manifest, encoding=coded.encoding)
         files = {
-            PARQUET: pixels.to_parquet(images, image_labels, manifest.classes),
+            PARQUET: pixels.to_parquet(coded, manifest.classes),
             PREVIEW: pixels.preview_of(manifest, images, image_labels, tensors),
         }
         if tensors:

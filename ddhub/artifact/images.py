@@ -1,6 +1,6 @@
 """Stored images: the parquet file that is their one home, and the preview grid.
 
-The file holds two columns, `image` {bytes: PNG, path: null} and `label` int64, and names its
+The file holds two columns, `image` {bytes: PNG, WebP or AVIF, path: null} and `label` int64, and names its
 features in the schema key `huggingface`, so that
 
     datasets.load_dataset("parquet", data_files="data/train-00000-of-00001.parquet")
@@ -11,7 +11,7 @@ yields images and named classes. `datasets` itself is not needed, neither to wri
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ddhub.artifact.codec import Coded
 from ddhub.artifact.manifest import Manifest, canonical
 from ddhub.data import decode
 from ddhub.data.decode import Decoder
@@ -28,28 +29,28 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 LABEL = pa.int64()
 
 
-def to_parquet(images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> bytes:
-    """The parquet file of images u8 [N, C, H, W] and their class numbers [N]."""
+def to_parquet(coded: Coded, classes: tuple[str, ...]) -> bytes:
+    """The parquet file of pictures and their classes."""
     label = {"names": [*classes], "_type": "ClassLabel"}
-    return table(images, {"label": (label, pa.array(labels.tolist(), LABEL))})
+    return table(coded.pictures, {"label": (label, pa.array(coded.picture_labels.tolist(), LABEL))})
 
 
-def table(images: Tensor, columns: dict[str, tuple[dict[str, Any], pa.Array]]) -> bytes:
-    """A parquet file of images u8 [N, C, H, W] and further columns: name -> (feature of `datasets`, values)."""
+def table(pictures: Sequence[bytes], columns: dict[str, tuple[dict[str, Any], pa.Array]]) -> bytes:
+    """A parquet file of encoded pictures and further columns: name -> (feature of `datasets`, values)."""
     features = {"image": {"_type": "Image"}, **{name: feature for name, (feature, _) in columns.items()}}
     schema = pa.schema(
         [("image", IMAGE), *((name, values.type) for name, (_, values) in columns.items())],
         metadata={"huggingface": canonical({"info": {"features": features}})},
     )
-    rows = [{"bytes": to_png(to_pil(image)), "path": None} for image in images]
+    rows = [{"bytes": picture, "path": None} for picture in pictures]
     out = io.BytesIO()
     pq.write_table(
         pa.table([pa.array(rows, IMAGE), *(values for _, values in columns.values())], schema=schema),
         out,
         # small groups and a page index: what the Hub's viewer scans is bounded; not too many, as the reader bounds them
-        row_group_size=max(100, len(images) // 1000),
+        row_group_size=max(100, len(pictures) // 1000),
         write_page_index=True,
-        # PNG neither compresses nor repeats, and its statistics would repeat whole images
+        # pictures neither compress nor repeat, and their statistics would repeat whole images
         compression="none",
         use_dictionary=False,
         write_statistics=[*columns],

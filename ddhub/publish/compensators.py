@@ -30,4 +30,5 @@ def render(artifact: Artifact) -> bytes | None:
     }
     kinds = {column["name"]: {"dtype": column["dtype"], "_type": "Value"} for column in COLUMNS}
     images = (stored.to(torch.int16) + 128).to(torch.uint8).flatten(0, 1)
-    return pixels.table(images, {name: (kinds[name], column) for name, column in values.items()})
+    pictures = [pixels.to_png(pixels.to_pil(image)) for image in images]
+    return pixels.table(pictures, {name: (kinds[name], column) for name, column in values.items()})

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from ddhub.artifact import consistency, tensors
-from ddhub.artifact import png as stored_images
+from ddhub.artifact import pictures as stored_images
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import (
     MANIFEST,
@@ -145,7 +145,7 @@ def content_of(files: Mapping[str, bytes], record: dict[str, Any]) -> str:
     """The content of what the files of an artifact hold, by what a manifest's record says of them."""
     m = SimpleNamespace(**record)
     count = m.tensors["images"]["shape"][0]
-    images, labels = stored_images.read(files[PARQUET], count, tuple(m.image_size), len(m.classes))
+    images, labels = stored_images.read(files[PARQUET], count, tuple(m.image_size), len(m.classes), m.encoding)
     want = {name: entry for name, entry in m.tensors.items() if name not in STORED}
     stored = tensors.read(files[TENSORS], want) if want else {}
     return consistency.content(m, images, labels, stored)  # type: ignore[arg-type]
