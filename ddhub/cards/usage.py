@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from ddhub.artifact.encoding import grid
 from ddhub.artifact.manifest import Manifest
 from ddhub.cards.label_text import per_view
 from ddhub.cards.markdown import code, text
@@ -49,8 +50,21 @@ def without(m: Manifest, owner: str) -> list[str]:
     if stored:
         lines.append(f'tensors = load_file(hf_hub_download("{repo}", "tensors.safetensors", repo_type="dataset"))')
     shape = f"-1, 1, {sets}, {height}, {width}, {channels}" if nets else f"-1, {height}, {width}, {channels}"
-    lines.append(f'images = np.stack([np.asarray(x, np.float32) / 255 for x in rows["image"]]).reshape({shape})')
+    sheet = m.encoding.get("sheet", 1)
     labels = 'np.array(rows["label"])'
+    pixels = 'images = np.stack([np.asarray(x, np.float32) / 255 for x in rows["image"]])'
+    if m.encoding["codec"] != "png" or sheet > 1:
+        grey = ".convert('RGB')" + (", np.float32)[..., 1:2]" if channels == 1 else ", np.float32)")
+        pixels = f'images = np.stack([np.asarray(x{grey} / 255 for x in rows["image"]])'
+    lines.append(pixels + (f".reshape({shape})" if sheet == 1 else ""))
+    if sheet > 1:
+        high, wide = grid(sheet)
+        cells = f"-1, {high}, {height}, {wide}, {width}, {channels}"
+        lines.append(
+            f"images = images.reshape({cells}).swapaxes(2, 3).reshape(-1, {high * wide}, {height}, {width}, {channels})"
+        )
+        lines.append(f"images = images[:, :{sheet}].reshape({shape})")
+        labels = f'np.repeat(rows["label"], {sheet})'
     if nets:
         lines += [
             'change = tensors["decoder.compensators"] * tensors["decoder.scale"][..., None, None, None]',
@@ -63,10 +77,18 @@ def without(m: Manifest, owner: str) -> list[str]:
         lines += [f"low, high = np.float32([{lows}, {highs}])", "images = images * (high - low) + low"]
     if factor:
         lines += _crop_lines(height, factor, regions)
-        labels = f'np.tile(rows["label"], {factor**2 + regions})'
-    lines.append('labels = tensors["labels.logits"]' if soft else f"labels = {labels}")
+        labels = f"np.tile({labels}, {factor**2 + regions})"
+    lines += _logit_lines(m) if soft else [f"labels = {labels}"]
     count = m.tensors["images"]["shape"][0] * (factor**2 + regions if factor else nets + 1)
     return [code("python", lines), _explanation(m, owner, f"{count:,} x {height} x {width} x {channels}")]
+
+
+def _logit_lines(m: Manifest) -> list[str]:
+    """The lines that make `labels` of stored logits, which may have 8 or 4 bits (`ddhub.data.label_bits`)."""
+    lines, bits = ['labels = tensors["labels.logits"]'], m.labels.get("bits")
+    if bits == 4:
+        lines.append(f"labels = np.stack([labels & 15, labels >> 4], 2).reshape(len(labels), -1)[:, :{len(m.classes)}]")
+    return lines + (['labels = labels * tensors["labels.scale"][:, None]'] if bits else [])
 
 
 def decoder(m: Manifest) -> str:
@@ -98,7 +120,7 @@ def _crop_lines(height: int, factor: int, regions: int) -> list[str]:
     pad, along = factor * side - height, f"range(0, {height}, {side})"
     return [
         *([f"images = np.pad(images, ((0, 0), (0, {pad}), (0, {pad}), (0, 0)), constant_values=0.5)"] if pad else []),
-        f"corners = [[(y, x)] * len(rows) for y in {along} for x in {along}]",
+        f"corners = [[(y, x)] * len(images) for y in {along} for x in {along}]",
         *(['corners += tensors["decoder.boxes"].astype(int).transpose(1, 0, 2).tolist()'] if regions else []),
         f"squares = [x[i:i+{side}, j:j+{side}] for slot in corners for x, (i, j) in zip(images, slot)]",
         f"at = ((np.arange({height}) + 0.5) * {side} / {height} - 0.5).clip(0, {side - 1})[:, None]",

@@ -55,6 +55,7 @@ from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import Manifest
 from ddhub.data import decode
 from ddhub.data.decode import Decoder
+from ddhub.data.label_bits import unpack
 from ddhub.errors import DDHubError, UsageError, first_line, unknown
 from ddhub.io.files import is_alive
 from ddhub.remote.find import resolve
@@ -152,7 +153,8 @@ def _read(folder: Path) -> _TrainingSet:
     decoder = decode.build(m.decoder, artifact.images(), tensors, m.pixel_range)
     labels = artifact.image_labels()[decoder.image_of(torch.arange(len(decoder)))]
     items = labels.argsort(stable=True)
-    logits = tensors["labels.logits"] if m.labels["kind"] == "soft" else None
+    _, unpacked = unpack(m.labels, tensors, len(m.classes))
+    logits = unpacked["labels.logits"] if m.labels["kind"] == "soft" else None
     logits = logits[items] if logits is not None and logits.dim() == 2 else None
     return _TrainingSet(manifest=m, decoder=decoder, items=items, labels=labels[items], logits=logits)
 

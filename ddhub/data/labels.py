@@ -5,6 +5,8 @@
     teacher   nets, tau                    target = mean logits of the nets on x      KL at temperature tau
     stored    for every view of every epoch: `soft` with logits [E, N, C], `dbr`, `top1`; see `ddhub.data.view_labels`
 
+What is stored of labels may have 8 or 4 bits a number (`ddhub.data.label_bits`).
+
 Stored labels are looked up and then mixed; a teacher is asked after mixing. So the interface is
 `labels(view, x) -> target [B, C]` followed by `labels.loss(output, target)`, where `view` says which items, which
 partners and which weights, and `x` is the normalised batch that the student sees. A protocol may set another tau for
@@ -23,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddhub.data import view_labels
+from ddhub.data import label_bits, view_labels
 from ddhub.data.losses import distillation_loss
 from ddhub.data.view_labels import Stored
 from ddhub.data.views import Views
@@ -128,7 +130,7 @@ def build(
 
     Args:
         spec: the manifest's `labels`: kind, and the temperature of `soft` and `teacher`; for labels that are stored
-            per view, the fields of `ddhub.data.view_labels.Spec`.
+            per view, the fields of `ddhub.data.view_labels.Spec`; `bits` where they are packed.
         classes: the class `[N]` of every item (of every reconstructed image, not only of the stored ones).
         count: number of classes.
         tensors: the artifact's tensors; `labels.logits` f16 `[N, C]` for `soft`, or `[E, N, C]`, which is per view.
@@ -138,6 +140,7 @@ def build(
     Raises:
         ArtifactError: an unknown kind, or tensors or teachers that are missing or do not fit.
     """
+    spec, tensors = label_bits.unpack(spec, tensors, count)
     kind = spec["kind"]
     if kind == "hard":
         return Hard(classes, count)
