@@ -253,7 +253,8 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     work = (cfg.syn_steps, min(cfg.batch_syn, images), shown)
     steps += [match_step(student, stage, len(parts), *work) for stage, parts in chunks(cfg, source)]
     size = images * (source.images[0].numel() + (1 if classes <= 256 else 2))
-    return Plan(steps=steps, artifact_bytes=size + (images * classes * 2 if cfg.labels == "soft" else 0))
+    label_bytes = images * classes * 2 if cfg.labels == "soft" else 0
+    return Plan(steps=steps, artifact_bytes=size + label_bytes, images=images, label_bytes=label_bytes)
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
@@ -303,9 +304,10 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
     cited = {"mtt": [], "datm": [papers.DATM], "edf": [papers.EDF, papers.DATM]}[kind] + [papers.MTT]
     if kind == "edf":
         paper += paper_rows(papers.EDF_KD_TABLE, cfg, "EDF with knowledge distillation")
+    image_labels = torch.arange(len(source.classes)).repeat_interleave(cfg.ipc)
     return run.write(
-        images=stored,
-        image_labels=torch.arange(len(source.classes)).repeat_interleave(cfg.ipc),
+        images=run.coded(stored, image_labels),
+        image_labels=image_labels,
         tensors={"labels.logits": logits} if soft else {},
         decoder={"kind": "identity"},
         labels={"kind": "soft", "temperature": 1.0, "lr": step} if soft else {"kind": "hard", "lr": step},

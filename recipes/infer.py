@@ -21,7 +21,7 @@ the teachers label every mixed batch, and the epochs of a static protocol are di
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -205,11 +205,11 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
         height, width = source.images.shape[2:]
         for stage, m, part in compensator_units(cfg, k, classes * height * width):
             steps.append(nets[m].inverted(stage, len(part) * classes, cfg.steps))
-    if cfg.labels == "static":
-        size += shown * classes * 2
+    label_bytes = shown * classes * 2 if cfg.labels == "static" else 0
+    if label_bytes:
         judges = nets[: cfg.label_teachers or len(nets)]
         steps.append(joined("labels", [each.looked("labels", shown) for each in judges]))
-    return Plan(steps=steps, artifact_bytes=size)
+    return Plan(steps=steps, artifact_bytes=size + label_bytes, images=k * classes, label_bytes=label_bytes)
 
 
 def _compensators(cfg: Config, run: Run, nets: list[nn.Module], natural: Tensor, std: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ def _compensators(cfg: Config, run: Run, nets: list[nn.Module], natural: Tensor,
     shared += [key for key in ("crop_scale", "flip", "teacher_protocol") if getattr(cfg, key) != getattr(Config, key)]
     work = []
     for stage, m, part in compensator_units(cfg, k, classes * height * width):
-        settings = {key: getattr(cfg, key) for key in shared}
+        settings = {**{key: getattr(cfg, key) for key in shared}, **run.seen}
         settings |= {"teacher": cfg.teachers[m], "net": m, "sets": k if len(part) == k else [part.start, part.stop]}
         work_of_part = partial(compensators, nets[m], natural[part.start : part.stop], cfg, nets=m, sets=list(part))
         work.append((stage, partial(_in_unit_scale, partial(work_of_part, precision=run.precision), std), settings))
@@ -232,7 +232,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
     classes = len(source.classes)
     k = natural_sets(cfg.ipc, classes, len(cfg.teachers)) if cfg.compensate else cfg.ipc
     rows = run.stage("select", lambda: {"rows": select(source, k, generator(cfg.seed, "select"))})["rows"]
-    images = source.images[rows]
+    images = run.coded(source.images[rows], source.labels[rows])
     nets, records = teachers(run, source, cfg.teachers, cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     judges = nets[: cfg.label_teachers or len(nets)]
 
@@ -254,7 +254,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
     labels: dict[str, Any] = {"kind": "hard"}
     if cfg.labels == "static":
         labels = {"kind": "soft", "temperature": cfg.temperature}
-        tensors["labels.logits"] = run.stage("labels", label)["logits"]
+        tensors["labels.logits"] = run.stage("labels", label, {**asdict(cfg), **run.seen})["logits"]
     elif cfg.labels == "teacher":
         published = publish(run, source, judges, records[: len(judges)])
         labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": published}

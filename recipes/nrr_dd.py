@@ -214,7 +214,7 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
         steps.append(teacher.inverted(stage, len(labels) * len(sets), cfg.steps))
     size = items * (source.images[0].numel() + (1 if classes <= 256 else 2))
     more, stored = labelling(cfg).steps(items, students(cfg).epochs, teacher)
-    return Plan(steps=[*steps, *more], artifact_bytes=size + stored)
+    return Plan(steps=[*steps, *more], artifact_bytes=size + stored, images=items, label_bytes=stored)
 
 
 def check(cfg: Config, source: Source) -> None:
@@ -294,6 +294,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
     patches = discover(run, source, nets[0], rows, look(cfg), needed, cfg.seed, _search_settings(cfg))
     images, notes = _images(cfg, run, source, nets[0], patches)
     classes = torch.arange(count).repeat_interleave(cfg.ipc)
+    images = run.coded(images, classes)
     labels, tensors = label(run, source, images, classes, nets, records, labelling(cfg), plan, _image_settings(cfg))
     return run.write(
         images=images,

@@ -7,10 +7,9 @@ The baseline of every card: what the same bytes buy without any distillation. Wi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ddhub.artifact.folder import Artifact
 from ddhub.protocols.named import protocol
@@ -69,19 +68,24 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     size = items * (source.images[0].numel() + (1 if len(source.classes) <= 256 else 2))
     steps = [Step(stage="select", images=0)]
     if cfg.labels == "hard":
-        return Plan(steps=steps, artifact_bytes=size)
+        return Plan(steps=steps, artifact_bytes=size, images=items)
     teacher = net(cfg.teacher, source, run)
     steps.append(teacher.teacher(len(source.labels), cfg.teacher_epochs, cfg.teacher_protocol))
-    more, stored = labelling(cfg).steps(items, students(cfg).epochs, teacher)
-    return Plan(steps=[*steps, *more], artifact_bytes=size + stored)
+    more, label_bytes = labelling(cfg).steps(items, students(cfg).epochs, teacher)
+    return Plan(steps=[*steps, *more], artifact_bytes=size + label_bytes, images=items, label_bytes=label_bytes)
+
+
+def stored(cfg: Config, source: Source, run: Run) -> Tensor:
+    """Rows of the images."""
+    return select(source, cfg.ipc, generator(cfg.seed, "select"))
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
     drawn = {"seed": cfg.seed, "ipc": cfg.ipc}
-    pick = partial(select, source, cfg.ipc, generator(cfg.seed, "select"))
-    rows = run.stage("select", lambda: {"rows": pick()}, drawn)["rows"]
-    images, classes = source.images[rows], source.labels[rows]
+    rows = run.stage("select", lambda: {"rows": stored(cfg, source, run)}, drawn)["rows"]
+    classes = source.labels[rows]
+    images = run.coded(source.images[rows], classes)
     nets: list[nn.Module] = []
     records: list[dict[str, Any]] = []
     if cfg.labels != "hard":

@@ -17,7 +17,7 @@ the card say what that would take.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -160,10 +160,10 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     for stage, (labels, sets) in zip(numbered("recover", len(work)), work, strict=True):
         steps.append(teacher.inverted(stage, len(labels) * len(sets), cfg.steps))
     size = images * (source.images[0].numel() + (1 if classes <= 256 else 2))
-    if cfg.labels == "static":
+    label_bytes = images * classes * 2 if cfg.labels == "static" else 0
+    if label_bytes:
         steps.append(teacher.looked("labels", images))
-        size += images * classes * 2
-    return Plan(steps=steps, artifact_bytes=size)
+    return Plan(steps=steps, artifact_bytes=size + label_bytes, images=images, label_bytes=label_bytes)
 
 
 def _recovered(cfg: Config, run: Run, net: nn.Module, source: Source, mean: Tensor, std: Tensor) -> Tensor:
@@ -188,7 +188,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
     classes, students = len(source.classes), protocol(cfg.protocol)
     (net,), records = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     mean, std = (torch.tensor(x, device=run.device).view(-1, 1, 1) for x in (source.mean, source.std))
-    images = _recovered(cfg, run, net, source, mean, std)
+    image_labels = torch.arange(classes).repeat_interleave(cfg.ipc)
+    images = run.coded(_recovered(cfg, run, net, source, mean, std), image_labels)
 
     logits, whole = label_bytes(len(images), classes, students.epochs)
     kept = {"teacher": "The teacher labels every batch, and no label", "static": "One label an image (SRe2L*)"}
@@ -201,14 +202,15 @@ def distill(cfg: Config, run: Run) -> Artifact:
     labels: dict[str, Any] = {"kind": "soft", "temperature": cfg.temperature}
     if cfg.labels == "static":
         decoder = Identity(images, [(0, 1)] * images.shape[1]).to(run.device)
-        stored_labels = run.stage("labels", lambda: {"logits": static_logits([net], decoder, mean, std)})
+        work = partial(static_logits, [net], decoder, mean, std)
+        stored_labels = run.stage("labels", lambda: {"logits": work()}, {**asdict(cfg), **run.seen})
         tensors["labels.logits"] = stored_labels["logits"]
     else:
         published = publish(run, source, [net], records)
         labels = {"kind": "teacher", "temperature": cfg.temperature, "teachers": published}
     return run.write(
         images=images,
-        image_labels=torch.arange(classes).repeat_interleave(cfg.ipc),
+        image_labels=image_labels,
         tensors=tensors,
         decoder={"kind": "identity"},
         labels=labels,

@@ -258,7 +258,7 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
         steps.append(matched.step(stage, count * images, count * launches))
     size = stored * (source.images[0].numel() + (1 if classes <= 256 else 2))
     size += stored * cfg.regions * 2 * _corner_bytes(cfg, source.images.shape[2])
-    return Plan(steps=[Step(stage="select", images=0), trained, *steps], artifact_bytes=size)
+    return Plan(steps=[Step(stage="select", images=0), trained, *steps], artifact_bytes=size, images=stored)
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
@@ -285,7 +285,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         work = partial(advance, cfg, outers, state, look, matcher)
         state = run.stage(stage, work, {**shared, "outer": [outers.start, outers.stop]})
 
-    stored = (state["images"].clamp(0, 1) * 255).round().to(torch.uint8).flatten(0, 1)
+    stored = run.coded((state["images"].clamp(0, 1) * 255).round().to(torch.uint8).flatten(0, 1), labels)
     corners = look.corners(state["regions"].to(run.device))
     even, covered = evenness(look.maps(stored.to(run.device) / 255, corners))
     (proxy,) = publish(run, source, nets, records)

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from ddhub.errors import SourceError, UsageError, first_line, unknown
-from ddhub.sources import cache
+from ddhub.sources import cache, held_out
 from ddhub.sources import folder as _folder
 from ddhub.sources.cache import INSTEAD, Decoded, Rows
 from ddhub.sources.known import FOLDER, KNOWN, Copy, Known, find
@@ -75,7 +75,8 @@ class Source:
     @property
     def label(self) -> str:
         """The title for tables and texts, with the notes: 'CIFAR-10', or 'CIFAR-10 (JPEG copy)'."""
-        title = KNOWN[self.name].title if self.name in KNOWN else self.name
+        whole = self.name.partition("/")[0]
+        title = KNOWN[whole].title if whole in KNOWN else self.name
         return f"{title} ({self.notes})" if self.notes else title
 
 
@@ -88,7 +89,8 @@ def open_source(name: str, split: str = "train", *, root: str | Path | None = No
     """Open the "train" or "test" split of a data set; the first call decodes it into the cache.
 
     Args:
-        name: one of `names()`, or `folder:PATH`.
+        name: one of `names()`, `NAME/COUNT` for the training images of one, split (`ddhub.sources.held_out`), or
+            `folder:PATH`.
         split: "train" or "test".
         root: folder of real data in the Hub's layout; by default DDHUB_DATA, else the Hub itself.
         size: side of the images in pixels; by default the data set's.
@@ -103,6 +105,11 @@ def open_source(name: str, split: str = "train", *, root: str | Path | None = No
         if split not in ("train", "test"):
             raise unknown("split", split, ("train", "test"), f"of {name}")
         return _from_folder(name, split, size)
+    whole, count = held_out.count_of(name)
+    if count:
+        if split not in ("train", "test"):
+            raise unknown("split", split, ("train", "test"), f"of {name}")
+        return held_out.parts(open_source(whole, "train", root=root, size=size), count)[split == "test"]
     spec = find(name)
     if split not in spec.splits:
         raise unknown("split", split, spec.splits, f"of {name}")

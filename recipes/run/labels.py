@@ -121,7 +121,7 @@ def label(
         plan: the protocol whose views are labelled.
         settings: what the images and the nets depend on.
     """
-    spec = scheme.spec
+    spec, settings = scheme.spec, {**settings, **run.seen}
     if scheme.word in _OF_VIEWS:
         data = real_data(replace(source, images=images, labels=classes), plan).to(run.device)
         # The students' loss changes nothing of what is stored.

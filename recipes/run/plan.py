@@ -52,10 +52,19 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run would do, for `--dry-run`: its stages in order and the bytes that the artifact would store."""
+    """What a run would do, for `--dry-run`.
+
+    Attributes:
+        steps: its stages, in order.
+        artifact_bytes: raw bytes that the artifact would store, before any encoding.
+        images: stored images.
+        label_bytes: those of the labels among the raw bytes.
+    """
 
     steps: list[Step]
     artifact_bytes: int
+    images: int
+    label_bytes: int = 0
 
 
 class Line(NamedTuple):

@@ -12,11 +12,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ddhub.artifact.folder import Artifact
+from ddhub.artifact.codec import Coded, encode
+from ddhub.artifact.encoding import parse
+from ddhub.artifact.folder import Artifact, stored_bytes
 from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.origin import provenance
+from ddhub.data.label_bits import pack
 from ddhub.errors import UsageError
 from ddhub.io.rules import is_name
 from ddhub.protocols.protocol import Protocol
@@ -51,6 +55,8 @@ class Run:
         out: the artifact's folder; `out.work` beside it holds the stages and `log.txt`.
         device, precision: where and how the stages compute.
         work: the folder of the stages; it can be shared by runs, since stages are keyed by their settings.
+        encoding, label_bits: how images and labels are stored (`ddhub.artifact.encoding`, `ddhub.data.label_bits`).
+        budget: stored bytes that the artifact may have; 0 is any number.
     """
 
     def __init__(
@@ -65,6 +71,9 @@ class Run:
         precision: str = "auto",
         until: str | None = None,
         work: Path | None = None,
+        encoding: str = "png",
+        label_bits: int = 16,
+        budget: int = 0,
     ) -> None:
         if not is_name(out.name):
             raise UsageError(f"{out.name!r} cannot name an artifact; use lower-case letters, digits, '.', '_' and '-'")
@@ -81,6 +90,9 @@ class Run:
         self.device = resolve_device(ranks.device(device))
         self.precision = resolve_precision(precision, self.device)
         self.work = work or out.with_name(out.name + ".work")
+        self.encoding, self.label_bits, self.budget = parse(encoding), label_bits, budget
+        self.beside = 0  # bytes of the tensors that will lie beside the images, as far as a budget needs to know
+        self._coded: Coded | None = None
         self.seconds: dict[str, float] = {}
         self.computed: dict[str, dict[str, Any]] = {}  # device, precision, versions and peak bytes of every stage
         self.train_source: Source | None = None
@@ -158,6 +170,50 @@ class Run:
             raise Finished(self.until)
         return [tensors for tensors, _ in done]
 
+    def coded(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images u8 `[N, C, H, W]` of classes `[N]` as a student will see them: label these, and write these.
+
+        Lossless encodings change nothing. Of a lossy one the quality is lowered as far as the budget asks for.
+
+        Raises:
+            UsageError: images that the encoding does not take, or that no quality brings within the budget.
+        """
+        self._coded = encode(images, labels, self.encoding)
+        if self.budget and not self._fits(self._coded):
+            self._coded = self._of_less_quality(images, labels)
+        return self._coded.images
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """What tells the pixels of a lossy encoding from others, for the settings of stages that look at them."""
+        return {"pixels": self._coded.encoding["pixels"]} if self._coded and "pixels" in self._coded.encoding else {}
+
+    def _fits(self, coded: Coded) -> bool:
+        return stored_bytes(coded, self._source.classes) + self.beside <= self.budget
+
+    def _of_less_quality(self, images: Tensor, labels: Tensor) -> Coded:
+        """Images coded at the highest quality that keeps to the budget. UsageError if none does."""
+        least, most, fitting = 0, self.encoding.get("quality", 0), None  # most does not fit
+        while least < most:
+            middle = (least + most) // 2
+            coded = encode(images, labels, {**self.encoding, "quality": middle})
+            if self._fits(coded):
+                fitting, least = coded, middle + 1
+            else:
+                most = middle
+        if fitting is None:
+            raise UsageError(
+                f"{len(images)} images do not fit into {self.budget:,} bytes; raise --bytes, lower --ipc, or choose "
+                "another --encoding"
+            )
+        log.info("quality %d in place of %d keeps to the bytes", least - 1, self.encoding["quality"])
+        return fitting
+
+    @property
+    def _source(self) -> Source:
+        assert self.train_source is not None, "a recipe opens its training data with run.source(name, 'train')"
+        return self.train_source
+
     def scaled(self) -> list[str]:
         """How the configuration differs from the row that its preset is a smaller tier of, one line a field."""
         presets = self.recipe.PRESETS
@@ -193,15 +249,23 @@ class Run:
 
         The method is the recipe's own, unless one of another name is given that the recipe has as a preset. What was
         `measured` on the images, by name, is a fact of the run: `recipe["run"]["measured"]`. The bytes of a channel are
-        spread over its `pixel_range`, [0, 1] if not given.
+        spread over its `pixel_range`, [0, 1] if not given. Images are those that `coded` returned.
 
         Raises:
             Finished: on every rank but 0, which has nothing left to do.
+            UsageError: more bytes than the budget allows.
         """
         if ranks.rank() > 0:
             raise Finished("artifact")
-        source = self.train_source
-        assert source is not None, "a recipe opens its training data with run.source(name, 'train')"
+        if self._coded is None or self._coded.images is not images:
+            self.coded(images, image_labels)
+        assert self._coded is not None and (self._coded.images is images or torch.equal(self._coded.images, images)), (
+            "a recipe labels and writes what run.coded returned"
+        )
+        labels, tensors = pack(labels, tensors, self.label_bits)
+        source = self._source
+        if self.budget and (size := stored_bytes(self._coded, source.classes, tensors)) > self.budget:
+            raise UsageError(f"{self.out.name} takes {size:,} bytes, and --bytes is {self.budget:,}; lower --ipc")
         path = Path(str(self.recipe.__file__))
         presets = {**self.recipe.PRESETS, "smoke": self.recipe.SMOKE}
         shape = tuple(images.shape[1:])
@@ -215,7 +279,7 @@ class Run:
             mean=source.mean,
             std=source.std,
             pixel_range=tuple(pixel_range) or ((0.0, 1.0),) * shape[0],
-            encoding={"codec": "png"},
+            encoding=self._coded.encoding,
             decoder=decoder,
             labels=labels,
             protocol=protocol.to_json(),
@@ -256,7 +320,7 @@ class Run:
         return Artifact.write(
             self.out,
             manifest=manifest,
-            images=images,
+            images=self._coded,
             image_labels=image_labels,
             tensors=tensors,
         )
