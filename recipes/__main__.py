@@ -23,7 +23,7 @@ from ddhub.artifact import bundled
 from ddhub.artifact.manifest import Manifest
 from ddhub.cli.program import guarded
 from ddhub.training import ranks
-from recipes.run import plan
+from recipes.run import budget, plan
 from recipes.run.options import configure, discover, option_fields
 from recipes.run.presets import Presets
 from recipes.run.run import Finished, Run
@@ -34,8 +34,7 @@ log = logging.getLogger("recipes")
 
 def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
     out = Path(values.pop("out"))
-    names = ("preset", "data", "device", "precision", "until", "work", "dry_run", "machine")
-    run_options = {name: values.pop(name) for name in names}
+    run_options = {str(x.name): values.pop(str(x.name)) for x in _RUN if x.name in values}
     if run_options["machine"] and not run_options["dry_run"]:
         raise click.UsageError("--machine says how long a run would take on another machine; add --dry-run")
     cfg = configure(recipe, run_options["preset"], values)
@@ -49,7 +48,11 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
         precision=run_options["precision"],
         until=run_options["until"],
         work=Path(run_options["work"]) if run_options["work"] else None,
+        encoding=run_options["encoding"],
+        label_bits=int(run_options["label_bits"]),
     )
+    if run_options["bytes"]:
+        cfg = run.cfg = budget.sized(recipe, cfg, run, run_options["bytes"])
     if run_options["dry_run"]:
         if ranks.rank() == 0:
             click.echo(plan.text(recipe, cfg, run, run_options["machine"] or ""))
@@ -143,6 +146,11 @@ _RUN: list[click.Parameter] = [
     click.Option(["--device"], default="auto", metavar="auto", help="auto, cpu, cuda, cuda:1, ..."),
     click.Option(["--precision"], default="auto", metavar="auto", help="auto, bf16, fp32 or exact"),
     click.Option(["--exact", "precision"], flag_value="exact", help="the same numbers every time, slower on a GPU"),
+    click.Option(
+        ["--encoding"], default="png", metavar="png", help="of images: png, webp:30, avif:50, avif:50/20, ..."
+    ),
+    click.Option(["--label-bits"], default="16", type=click.Choice(["16", "8", "4"]), metavar="16", help="16, 8 or 4"),
+    click.Option(["--bytes"], metavar="N", help="as many images as N stored bytes hold (N/class), in place of --ipc"),
     click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
     click.Option(["--work"], type=click.Path(), metavar="DIR", help="folder of the stages; OUT.work if not given"),
     click.Option(["--dry-run"], is_flag=True, help="print the plan and stop"),

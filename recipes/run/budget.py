@@ -1,6 +1,6 @@
 """Budgets in bytes: how many images a class a run may store, found by coding images and not by a guess.
 
-    cfg = sized(recipe, cfg, run)                # --bytes in place of --ipc
+    cfg = sized(recipe, cfg, run, "30730")       # --bytes in place of --ipc
 
 The bytes are those of the stored files: coded pictures, parquet, tensors and labels. Where a recipe stores real images
 and says which, `stored(cfg, source)`, those are coded; else random ones of each class stand for what will be learned,
@@ -56,13 +56,14 @@ def most(fits: Callable[[int], bool], limit: int) -> int:
     return low
 
 
-def sized(recipe: ModuleType, cfg: Any, run: Run) -> Any:
-    """The Config with as many images a class as the run's budget holds; run.beside is set for them.
+def sized(recipe: ModuleType, cfg: Any, run: Run, text: str) -> Any:
+    """The Config with as many images a class as a budget holds, which becomes the run's.
 
     Raises:
-        UsageError: a budget that holds not one image a class.
+        UsageError: no number of bytes, or a budget that holds not one image a class.
     """
     source = run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None)
+    run.budget = in_all(text, len(source.classes))
 
     def fits(ipc: int) -> bool:
         try:

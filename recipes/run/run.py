@@ -56,7 +56,8 @@ class Run:
         device, precision: where and how the stages compute.
         work: the folder of the stages; it can be shared by runs, since stages are keyed by their settings.
         encoding, label_bits: how images and labels are stored (`ddhub.artifact.encoding`, `ddhub.data.label_bits`).
-        budget: stored bytes that the artifact may have; 0 is any number.
+        budget, beside: stored bytes that the artifact may have, 0 being any number, and those of its tensors
+            (`recipes.run.budget`).
     """
 
     def __init__(
@@ -73,7 +74,6 @@ class Run:
         work: Path | None = None,
         encoding: str = "png",
         label_bits: int = 16,
-        budget: int = 0,
     ) -> None:
         if not is_name(out.name):
             raise UsageError(f"{out.name!r} cannot name an artifact; use lower-case letters, digits, '.', '_' and '-'")
@@ -90,8 +90,8 @@ class Run:
         self.device = resolve_device(ranks.device(device))
         self.precision = resolve_precision(precision, self.device)
         self.work = work or out.with_name(out.name + ".work")
-        self.encoding, self.label_bits, self.budget = parse(encoding), label_bits, budget
-        self.beside = 0  # bytes of the tensors that will lie beside the images, as far as a budget needs to know
+        self.encoding, self.label_bits = parse(encoding), label_bits
+        self.budget = self.beside = 0  # bytes of the artifact, and of the tensors that will lie beside its images
         self._coded: Coded | None = None
         self.seconds: dict[str, float] = {}
         self.computed: dict[str, dict[str, Any]] = {}  # device, precision, versions and peak bytes of every stage
