@@ -30,6 +30,7 @@ from ddhub import models
 from ddhub import teachers as artifacts
 from ddhub.artifact.folder import Artifact
 from ddhub.data.decode import Identity
+from ddhub.data.transfer import sent
 from ddhub.errors import UsageError
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import Protocol
@@ -37,7 +38,7 @@ from ddhub.sources.source import Source
 from recipes.run.draws import generator, scale, select
 from recipes.run.labels import static_logits
 from recipes.run.options import check_options, option
-from recipes.run.plan import Plan, Step
+from recipes.run.plan import Plan, Step, joined, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
 
@@ -105,9 +106,9 @@ def looked_at(nets: list[nn.Module], images: Tensor, mean: Tensor, std: Tensor) 
         raise UsageError(f"features need a net of ddhub.models, not {type(first).__name__}; name another teacher first")
     logits, features = [], []
     for part in images.split(500):
-        x = ((part.to(mean.device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        x = ((sent(part, mean.device).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         inner = first.features(x)
-        logits.append(torch.stack([first.head(inner), *(net(x) for net in nets[1:])]).mean(0).float())
+        logits.append(torch.stack([first.head(inner), *(other(x) for other in nets[1:])]).mean(0).float())
         features.append(inner.float())
     return {"logits": torch.cat(logits).cpu(), "features": torch.cat(features).cpu()}
 
@@ -187,15 +188,18 @@ def stored(cfg: Config, source: Source, run: Run) -> Tensor:
 @cache
 def _opened(run: Run, folders: tuple[Path, ...]) -> tuple[list[dict[str, Any]], list[nn.Module]]:
     pairs = [artifacts.open_teacher(folder) for folder in folders]
-    nets = [net.to(run.device, memory_format=torch.channels_last) for net, _ in pairs]  # type: ignore[call-overload]
-    return [fact for _, fact in pairs], [net.eval().requires_grad_(False) for net in nets]
+    nets = [each.to(run.device, memory_format=torch.channels_last) for each, _ in pairs]  # type: ignore[call-overload]
+    return [fact for _, fact in pairs], [each.eval().requires_grad_(False) for each in nets]
 
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Teachers look at every image where the policy asks for it, and at the chosen ones (see `recipes.Plan`)."""
     items, classes = cfg.ipc * len(source.classes), len(source.classes)
     looks = len(source.labels) if cfg.policy != "random" else 0
-    steps = [Step(stage="features", images=looks), Step(stage="select", images=0), Step(stage="labels", images=items)]
+    nets = [net(fact["model"], source, run) for fact in judges(cfg, source).values()]
+    looked = {stage: joined(stage, [each.looked(stage, count) for each in nets])
+              for stage, count in (("features", looks), ("labels", items))}  # fmt: skip
+    steps = [looked["features"], Step(stage="select", images=0), looked["labels"]]
     size = items * (source.images[0].numel() + (1 if classes <= 256 else 2))
     label_bytes = 2 * items * classes
     return Plan(steps=steps, artifact_bytes=size + label_bytes, images=items, label_bytes=label_bytes)

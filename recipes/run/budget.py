@@ -92,6 +92,8 @@ def stored(recipe: ModuleType, cfg: Any, source: Source, run: Run) -> tuple[torc
         rows = recipe.stored(cfg, source, run)
         return source.images[rows], source.labels[rows]
     count = recipe.plan(cfg, source, run).images // len(source.classes)
+    if not count:
+        raise UsageError("this method does not say how many images it stores; give --ipc in place of --bytes")
     rows = select(source, count, generator(cfg.seed, "budget"))
     return source.images[rows], source.labels[rows]
 

@@ -57,13 +57,13 @@ class Plan:
     Attributes:
         steps: its stages, in order.
         artifact_bytes: raw bytes that the artifact would store, before any encoding.
-        images: stored images.
+        images: stored images; 0 where a recipe does not say, and takes no budget in bytes.
         label_bytes: those of the labels among the raw bytes.
     """
 
     steps: list[Step]
     artifact_bytes: int
-    images: int
+    images: int = 0
     label_bytes: int = 0
 
 

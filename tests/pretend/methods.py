@@ -71,6 +71,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]], list[dict[s
     "edf, datm": ("edf", {**EDF, "cam": "none", "drop": 0.0, "way": "unroll"}, EDF_MORE, []),
     "edf, mtt": ("edf", {**EDF, "cam": "none", "drop": 0.0, "labels": "hard", "segment": 2}, EDF_MORE, []),
     "random-real": ("random-real", {}, [], []),
+    "coreset": ("coreset", {}, [], []),
 }  # fmt: skip
 ALONE = {"udd": {"together": 1}, "edf": {"together": 1}}  # there is no vmap on the device
 

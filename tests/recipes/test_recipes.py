@@ -50,7 +50,7 @@ def digest(folder: Path) -> str:
 
 def test_discover_finds_every_recipe() -> None:
     files = {path.stem.replace("_", "-") for path in (ROOT / "recipes").glob("[a-z]*.py")}
-    assert set(RECIPES) == files == {"edf", "infer", "nrr-dd", "random-real", "sre2l", "udd"}
+    assert set(RECIPES) == files == {"coreset", "edf", "infer", "nrr-dd", "random-real", "sre2l", "udd"}
 
 
 class Smokes(dict[str, Path]):
