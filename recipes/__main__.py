@@ -144,8 +144,10 @@ _RUN: list[click.Parameter] = [
     click.Option(["--presets"], is_flag=True, is_eager=True, expose_value=False, callback=_print_presets, hidden=True),
     click.Option(["--data"], type=click.Path(), metavar="ROOT", help="root of the real data (or DDHUB_DATA)"),
     click.Option(["--device"], default="auto", metavar="auto", help="auto, cpu, cuda, cuda:1, ..."),
-    click.Option(["--precision"], default="auto", metavar="auto", help="auto, bf16, fp32 or exact"),
-    click.Option(["--exact", "precision"], flag_value="exact", help="the same numbers every time, slower on a GPU"),
+    click.Option(
+        ["--precision"], default="auto", metavar="auto", help="auto, bf16, fp32; exact or --exact: repeatable"
+    ),
+    click.Option(["--exact", "precision"], flag_value="exact", hidden=True),
     click.Option(
         ["--encoding"], default="png", metavar="png", help="of images: png, webp:30, avif:50, avif:50/20, ..."
     ),
@@ -153,8 +155,8 @@ _RUN: list[click.Parameter] = [
     click.Option(["--bytes"], metavar="N", help="as many images as N stored bytes hold (N/class), in place of --ipc"),
     click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
     click.Option(["--work"], type=click.Path(), metavar="DIR", help="folder of the stages; OUT.work if not given"),
-    click.Option(["--dry-run"], is_flag=True, help="print the plan and stop"),
-    click.Option(["--machine"], metavar="NAME", help=f"with --dry-run: seconds of {', '.join(plan.MACHINES)}"),
+    click.Option(["--dry-run"], is_flag=True, help="print the plan and stop; --machine h100: its seconds there"),
+    click.Option(["--machine"], metavar="NAME", hidden=True),
 ]
 
 

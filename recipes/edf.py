@@ -1,4 +1,4 @@
-"""EDF: trajectories matched without common patterns, and with an eye on what matters (arXiv 2410.17193); DATM, MTT.
+"""EDF: trajectories matched without common patterns (2410.17193); DATM, MTT.
 
     experts   nets trained on the real images, a checkpoint an epoch, shared by all presets   `experts.py`
     start     real images that an expert gets right, soft labels from all of them             `initial.py`

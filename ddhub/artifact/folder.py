@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -270,16 +269,6 @@ class Artifact:
 
     def _error(self, name: str, cause: str) -> ArtifactError:
         return ArtifactError(f"{self.folder / name}: {cause}; {REPAIR}")
-
-
-def stored_bytes(coded: Coded, classes: tuple[str, ...], tensors: Mapping[str, Tensor] | None = None) -> int:
-    """Bytes of the files that would hold pictures with their classes, and tensors (`Manifest.stored_bytes`)."""
-    import safetensors.torch
-
-    from ddhub.artifact import images as pixels
-
-    whole = {name: tensor.contiguous().clone() for name, tensor in sorted((tensors or {}).items())}
-    return len(pixels.to_parquet(coded, classes)) + (len(safetensors.torch.save(whole)) if whole else 0)
 
 
 def _check_input(manifest: Manifest, images: Tensor, labels: Tensor, tensors: dict[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
@@ -33,6 +34,12 @@ def to_parquet(coded: Coded, classes: tuple[str, ...]) -> bytes:
     """The parquet file of pictures and their classes."""
     label = {"names": [*classes], "_type": "ClassLabel"}
     return table(coded.pictures, {"label": (label, pa.array(coded.picture_labels.tolist(), LABEL))})
+
+
+def stored_bytes(coded: Coded, classes: tuple[str, ...], tensors: Mapping[str, Tensor] | None = None) -> int:
+    """Bytes of the files that would hold pictures with their classes, and tensors (`Manifest.stored_bytes`)."""
+    whole = {name: tensor.contiguous().clone() for name, tensor in sorted((tensors or {}).items())}
+    return len(to_parquet(coded, classes)) + (len(safetensors.torch.save(whole)) if whole else 0)
 
 
 def table(pictures: Sequence[bytes], columns: dict[str, tuple[dict[str, Any], pa.Array]]) -> bytes:

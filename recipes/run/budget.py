@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ddhub.artifact.codec import encode
-from ddhub.artifact.folder import stored_bytes
+from ddhub.artifact.images import stored_bytes
 from ddhub.errors import UsageError
 from ddhub.sources.source import Source
 from recipes.run.draws import generator, select

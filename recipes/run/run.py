@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ddhub.artifact.codec import Coded, encode
 from ddhub.artifact.encoding import parse
-from ddhub.artifact.folder import Artifact, stored_bytes
+from ddhub.artifact.folder import Artifact
+from ddhub.artifact.images import stored_bytes
 from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.origin import provenance
 from ddhub.data.label_bits import pack
