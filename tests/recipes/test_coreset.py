@@ -1,0 +1,89 @@
+"""Coresets: policies against loops, teachers at hand, and an artifact that is what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddhub.errors import UsageError
+from ddhub.sources.source import open_source
+from recipes import coreset
+from recipes.coreset import Config, chosen, herding, judges, spread
+from recipes.run.run import Run
+
+
+def test_herding_is_that_of_a_loop() -> None:
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    mean, rows = features.double().mean(0), []
+    for _ in range(7):
+        gaps = {
+            row: float((features.double()[[*rows, row]].mean(0) - mean).norm()) for row in range(30) if row not in rows
+        }
+        rows.append(min(gaps, key=lambda row: gaps[row]))
+    assert herding(features, 7).tolist() == rows
+
+
+def test_spread_takes_the_farthest() -> None:
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
+    rows = [min(range(30), key=lambda row: float((features[row] - features.mean(0)).norm()))]
+    while len(rows) < 6:
+        away = {
+            row: min(float((features[row] - features[other]).norm()) for other in rows)
+            for row in range(30)
+            if row not in rows
+        }
+        rows.append(max(away, key=lambda row: away[row]))
+    assert spread(features, 6).tolist() == rows
+    assert sorted(spread(torch.zeros(4, 2), 4).tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("policy", ["confident", "medium"])
+def test_confidence_is_that_of_the_class(policy: str) -> None:
+    source = open_source("cifar10-mini")
+    logits = torch.randn(len(source.labels), 10, generator=torch.Generator().manual_seed(2))
+
+    def seen(rows: Tensor) -> dict[str, Tensor]:
+        return {"logits": logits[rows], "features": torch.zeros(len(rows), 1)}
+
+    rows = chosen(Config(dataset="cifar10-mini", ipc=5, policy=policy), source, seen).view(10, 5)
+    for label in range(10):
+        members = (source.labels == label).nonzero().flatten()
+        sure = {int(row): float(logits[row].softmax(0)[label]) for row in members}
+        middle = sorted(sure.values())[99]
+        wanted = sorted(sure, key=lambda row: -sure[row] if policy == "confident" else abs(sure[row] - middle))[:5]
+        assert rows[label].tolist() == wanted
+
+
+def test_the_strongest_teachers_at_hand_come_first() -> None:
+    source = open_source("cifar10-mini")
+    facts = list(judges(Config(within=100), source).values())
+    accuracies = [fact["accuracy"] for fact in facts]
+    assert len(facts) > 2 and accuracies == sorted(accuracies, reverse=True)
+    assert list(judges(Config(within=0), source).values()) == facts[:1]
+    named = judges(Config(teachers=(facts[2]["name"], facts[0]["name"])), source)
+    assert [fact["name"] for fact in named.values()] == [facts[0]["name"], facts[2]["name"]]
+
+
+def test_teachers_of_other_data_are_refused() -> None:
+    source = open_source("cifar10-mini")
+    with pytest.raises(UsageError, match="of other images or classes than cifar10-mini; name another"):
+        judges(Config(teachers=("imagenette-convnet5-bn-w32-e10-s0",)), source)
+    small = replace(source, images=source.images[:, :, :16, :16])
+    with pytest.raises(UsageError, match="no teacher of cifar10-mini with images of 16 px is at hand; name one"):
+        judges(Config(), small)
+
+
+def test_the_smoke_artifact_has_the_teachers_and_the_rows_of_its_policy(tmp_path: Path) -> None:
+    run = Run(coreset, coreset.SMOKE, tmp_path / "one", device="cpu", precision="fp32")
+    artifact = coreset.distill(coreset.SMOKE, run)
+    m, source = artifact.manifest, open_source("cifar10-mini")
+    assert m.method == "coreset" and m.labels == {"kind": "soft", "temperature": 1.0}
+    assert [x["model"] for x in m.teachers] == [x["model"] for x in judges(coreset.SMOKE, source).values()]
+    found = coreset.stored(coreset.SMOKE, source, run)
+    assert torch.equal(artifact.images(), source.images[found])
+    again = Run(coreset, coreset.SMOKE, tmp_path / "two", device="cpu", precision="fp32", work=tmp_path / "other")
+    assert coreset.distill(coreset.SMOKE, again).manifest.content == m.content
