@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from ddhub.artifact.encoding import name_of
 from ddhub.artifact.fields import DTYPE_BYTES
 from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, label_dtype, seal_text
 from ddhub.artifact.origin import command as import_command
@@ -188,6 +189,9 @@ def _recipe_command(m: Manifest) -> list[str]:
     else:
         pairs = sorted(recipe["config"].items())
         flags = [word for key, x in pairs for word in (f"--{key.replace('_', '-')}", _setting(x))]
+    encoding, bits = name_of(m.encoding), m.labels.get("bits")
+    flags += ["--encoding", encoding] if encoding != "png" else []
+    flags += ["--label-bits", str(bits)] if bits else []
     # The file is the command: a method such as IDC may be a preset of another's.
     command = PurePosixPath(recipe["path"]).stem.replace("_", "-")
     return ["python", "-m", "recipes", command, m.name, *flags, "--data", "ROOT"]
