@@ -7,6 +7,9 @@
     baseline = "cifar10-random-ipc10"        # an artifact of this table or of the stock, trained as this one is
     students = [{ model = "convnet3", seeds = 3 }]      # under the artifact's protocol, if no other is named
 
+    encoding = "avif:40"                     # as of the option --encoding; png if not given
+    label_bits = 4                           # as of --label-bits; 16 if not given
+
     [artifact.settings]                      # settings of the method that differ from the preset, or from its defaults
     seed = 1
 
@@ -30,7 +33,9 @@ from typing import Any
 import torch
 
 from ddhub import models
+from ddhub.artifact.encoding import parse
 from ddhub.artifact.manifest import Manifest
+from ddhub.data.label_bits import BITS
 from ddhub.errors import UsageError, unknown
 from ddhub.io.rules import is_name, is_whole, require
 from ddhub.protocols.named import changed, protocol
@@ -40,8 +45,8 @@ from recipes.run.options import configure, discover
 
 TIERS = ("cpu", "gpu")
 _MOST = 1_000_000  # of seeds and epochs: more are a slip of the pen
-_KEYS = ("name", "method", "preset", "settings", "students", "baseline", "tier")
-_KEYS_OF_A_TIER = ("preset", "settings", "students", "baseline")
+_KEYS_OF_A_TIER = ("preset", "settings", "students", "baseline", "encoding", "label_bits")
+_KEYS = ("name", "method", "tier", *_KEYS_OF_A_TIER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,10 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """An artifact of the table, in one tier: its recipe and Config, its students and the name of its baseline."""
+    """An artifact of the table, in one tier: its recipe and Config, its students and the name of its baseline.
+
+    Encoding and label bits are as `Run` takes them.
+    """
 
     name: str
     recipe: ModuleType
@@ -89,6 +97,13 @@ class Item:
     cfg: Any
     students: tuple[Student, ...] = ()
     baseline: str = ""
+    encoding: str = "png"
+    label_bits: int = 16
+
+    @property
+    def storage(self) -> dict[str, Any]:
+        """How a run of it stores images and labels."""
+        return {"encoding": self.encoding, "label_bits": self.label_bits}
 
     def is_made(self, m: Manifest) -> bool:
         """Whether a manifest is of an artifact of this recipe and these settings; younger ones at their defaults."""
@@ -97,7 +112,10 @@ class Item:
             for cfg in (self.recipe.Config(), self.cfg)
         )
         file = f"recipes/{Path(str(self.recipe.__file__)).name}"
-        return (m.name, m.recipe["path"], {**defaults, **m.recipe["config"]}) == (self.name, file, mine)
+        same = (m.name, m.recipe["path"], {**defaults, **m.recipe["config"]}) == (self.name, file, mine)
+        stored = all(m.encoding.get(key) == value for key, value in parse(self.encoding).items() if value)
+        packed = m.labels["kind"] in ("hard", "teacher") or m.labels.get("bits", 16) == self.label_bits
+        return same and stored and packed
 
 
 def read_table(path: Path, tier: str, stocked: Collection[str]) -> tuple[list[Item], list[str]]:
@@ -195,6 +213,10 @@ def _in_tier(row: Mapping[str, Any], special: Mapping[str, Any], recipe: ModuleT
     baseline = merged.get("baseline", "")
     require(isinstance(baseline, str) and baseline != row["name"], "baseline", baseline, "another artifact's name")
     keys = [item.name for item in fields(Student)]
+    encoding, bits = merged.get("encoding", "png"), merged.get("label_bits", 16)
+    require(isinstance(encoding, str), "encoding", encoding, "a text")
+    parse(encoding)  # raises what is wrong with it
+    require(bits in BITS, "label_bits", bits, "16, 8 or 4")
     cfg = configure(recipe, preset, _typed(recipe, merged["settings"]))
     if not cfg.dataset.startswith(FOLDER):
         find(cfg.dataset)
@@ -205,6 +227,8 @@ def _in_tier(row: Mapping[str, Any], special: Mapping[str, Any], recipe: ModuleT
         cfg=cfg,
         students=tuple(_student(_checked(x, keys, "student")) for x in students),
         baseline=baseline,
+        encoding=encoding,
+        label_bits=bits,
     )
 
 

@@ -171,6 +171,7 @@ class Workshop:
             device=str(self.device),
             precision=self.precision,
             work=self.work,
+            **item.storage,
         )
         with run.logged():
             item.recipe.distill(item.cfg, run)
