@@ -7,7 +7,10 @@
     spread      one after the other the farthest from all before it, the first nearest to the mean (k-centres, Sener &
                 Savarese, 2018, arXiv 1708.00489)
 
-    labels      mean logits of the teachers on the images as they are stored, one vector an image
+    labels      mean logits of the teachers, one vector an image: on the images as students see them (`stored`), or as
+                they were before coding and shrinking (`original`)
+    factor f    f² images of a class share the room of one, shrunk to 1/f of the side (IDC's multi-formation, Kim et
+                al., 2022, arXiv 2205.14959, without its optimisation); students see them enlarged
 
 What a lossy codec and soft labels buy with no distillation at all: at equal bytes the baseline of every method. A
 picture of all images of a class costs a twentieth of PNG, so that there are more of them (`--encoding`, `--bytes`).
@@ -24,17 +27,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddhub import models
 from ddhub import teachers as artifacts
 from ddhub.artifact.folder import Artifact
-from ddhub.data.decode import Identity
+from ddhub.data.decode import Crops, Decoder, Identity, tile_side
 from ddhub.data.transfer import sent
 from ddhub.errors import UsageError
 from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources.source import Source
+from recipes.run import papers
 from recipes.run.draws import generator, scale, select
 from recipes.run.labels import static_logits
 from recipes.run.options import check_options, option
@@ -53,6 +58,8 @@ class Config:
     policy: str = option("random", f"which images: {', '.join(POLICIES)}", choices=POLICIES)
     teachers: tuple[str, ...] = option((), "teachers by name; none: the strongest at hand")
     within: float = option(3.0, "percent that those may be behind the strongest", low=0)
+    factor: int = option(1, "images along a side of a stored one", low=1)
+    labels_of: str = option("stored", "labels on images: stored, original", choices=("stored", "original"))
     temperature: float = option(1.0, "temperature of the students' loss", over=0)
     protocol: str = option("coreset", "protocol recommended to students")
     student_epochs: int = option(0, "epochs of students; 0: the protocol's", low=0)
@@ -148,7 +155,8 @@ def chosen(cfg: Config, source: Source, seen: Callable[[Tensor], dict[str, Tenso
     Raises:
         UsageError: more images than a class has.
     """
-    drawn = select(source, cfg.ipc, generator(cfg.seed, "select"))  # raises what is wrong with the number
+    count = cfg.ipc * cfg.factor**2
+    drawn = select(source, count, generator(cfg.seed, "select"))  # raises what is wrong with the number
     if cfg.policy == "random":
         return drawn
     rows = []
@@ -156,17 +164,39 @@ def chosen(cfg: Config, source: Source, seen: Callable[[Tensor], dict[str, Tenso
         members = (source.labels == label).nonzero().flatten()
         found = seen(members)
         if cfg.policy in ("herding", "spread"):
-            order = (herding if cfg.policy == "herding" else spread)(found["features"], cfg.ipc)
+            order = (herding if cfg.policy == "herding" else spread)(found["features"], count)
         else:
             sureness = found["logits"].softmax(1)[:, label]
             away = -sureness if cfg.policy == "confident" else (sureness - sureness.median()).abs()
-            order = away.argsort(stable=True)[: cfg.ipc]
+            order = away.argsort(stable=True)[:count]
         rows.append(members[order])
     return torch.cat(rows)
 
 
-def stored(cfg: Config, source: Source, run: Run) -> Tensor:
-    """Rows of the images."""
+def mosaics(images: Tensor, factor: int) -> Tensor:
+    """Stored images u8 `[K, n, C, H, W]` of real ones `[K, f² · n, C, H, W]`: number k · n + i is tile k of image i.
+
+    Tiles are shrunk with antialiasing; the factor divides the side.
+    """
+    classes, count, channels, height, width = images.shape
+    size = (height // factor, width // factor)
+    small = F.interpolate(images.flatten(0, 1).float(), size, mode="bilinear", antialias=True, align_corners=False)
+    tiles = small.round().clamp(0, 255).to(torch.uint8).view(classes, factor, factor, -1, channels, *size)
+    joined: Tensor = tiles.permute(0, 3, 4, 1, 5, 2, 6).reshape(classes, count // factor**2, channels, height, width)
+    return joined
+
+
+def stored(cfg: Config, source: Source, run: Run) -> tuple[Tensor, Tensor]:
+    """The images u8 before coding, and their classes."""
+    classes = torch.arange(len(source.classes)).repeat_interleave(cfg.ipc)
+    images = source.images[rows_of(cfg, source, run)]
+    if cfg.factor == 1:
+        return images, classes
+    return mosaics(images.unflatten(0, (len(source.classes), -1)), cfg.factor).flatten(0, 1), classes
+
+
+def rows_of(cfg: Config, source: Source, run: Run) -> Tensor:
+    """Rows of the real images, class by class."""
     facts, nets = _opened(run, tuple(judges(cfg, source)))
     mean, std = scale(source, run.device)
 
@@ -178,7 +208,7 @@ def stored(cfg: Config, source: Source, run: Run) -> Tensor:
     def seen(rows: Tensor) -> dict[str, Tensor]:
         return {name: value[rows] for name, value in everything().items()}
 
-    asked = {"policy": cfg.policy, "ipc": cfg.ipc, "seed": cfg.seed}
+    asked = {"policy": cfg.policy, "images": cfg.ipc * cfg.factor**2, "seed": cfg.seed}
     if cfg.policy != "random":
         asked |= {"teachers": [x["digest"] for x in facts]}
         return run.stage("select", lambda: {"rows": chosen(cfg, source, seen)}, asked)["rows"]
@@ -194,39 +224,55 @@ def _opened(run: Run, folders: tuple[Path, ...]) -> tuple[list[dict[str, Any]], 
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Teachers look at every image where the policy asks for it, and at the chosen ones (see `recipes.Plan`)."""
-    items, classes = cfg.ipc * len(source.classes), len(source.classes)
+    check(cfg, source)
+    stored_images, classes = cfg.ipc * len(source.classes), len(source.classes)
+    items = stored_images * cfg.factor**2
     looks = len(source.labels) if cfg.policy != "random" else 0
     nets = [net(fact["model"], source, run) for fact in judges(cfg, source).values()]
     looked = {stage: joined(stage, [each.looked(stage, count) for each in nets])
               for stage, count in (("features", looks), ("labels", items))}  # fmt: skip
     steps = [looked["features"], Step(stage="select", images=0), looked["labels"]]
-    size = items * (source.images[0].numel() + (1 if classes <= 256 else 2))
+    size = stored_images * (source.images[0].numel() + (1 if classes <= 256 else 2))
     label_bytes = 2 * items * classes
-    return Plan(steps=steps, artifact_bytes=size + label_bytes, images=items, label_bytes=label_bytes)
+    return Plan(steps=steps, artifact_bytes=size + label_bytes, images=stored_images, label_bytes=label_bytes)
+
+
+def check(cfg: Config, source: Source) -> None:
+    """UsageError for a factor that does not divide the side."""
+    if source.images.shape[2] % cfg.factor:
+        raise UsageError(f"factor {cfg.factor} does not divide images of {source.images.shape[2]} px; choose another")
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
-    rows = stored(cfg, source, run)
+    check(cfg, source)
     facts, nets = _opened(run, tuple(judges(cfg, source)))
-    images = run.coded(source.images[rows], source.labels[rows])
-    decoder = Identity(images, [(0, 1)] * images.shape[1]).to(run.device)
-    work = partial(static_logits, nets, decoder, *scale(source, run.device))
-    digests = [x["digest"] for x in facts]
-    asked = {"policy": cfg.policy, "ipc": cfg.ipc, "seed": cfg.seed, "teachers": digests, **run.seen}
+    images, classes = stored(cfg, source, run)
+    images, unit = run.coded(images, classes), [(0, 1)] * images.shape[1]
+    side = tile_side(images.shape[2], cfg.factor)
+    shown: Decoder = Crops(images, cfg.factor, None, unit) if cfg.factor > 1 else Identity(images, unit)
+    kind = {"kind": "crops", "factor": cfg.factor, "side": side} if cfg.factor > 1 else {"kind": "identity"}
+    if cfg.labels_of == "original":  # of item slot · N + n, image n of its class
+        rows = rows_of(cfg, source, run).view(len(source.classes), cfg.factor**2, cfg.ipc)
+        shown = Identity(source.images[rows.transpose(0, 1).flatten()], unit)
+    work = partial(static_logits, nets, shown.to(run.device), *scale(source, run.device))
+    asked = {
+        **{key: getattr(cfg, key) for key in ("policy", "ipc", "seed", "factor", "labels_of")},
+        **{"teachers": [x["digest"] for x in facts], **run.seen},
+    }
     logits = run.stage("labels", lambda: {"logits": work()}, asked)["logits"]
     known = ("model", "accuracy", "epochs", "seed")
     return run.write(
         images=images,
-        image_labels=source.labels[rows],
+        image_labels=classes,
         tensors={"labels.logits": logits},
-        decoder={"kind": "identity"},
+        decoder=kind,
         labels={"kind": "soft", "temperature": cfg.temperature},
         protocol=students(cfg),
         teachers=[
             {**{key: x[key] for key in known}, "protocol": x["protocol"].get("name", "pretrained")} for x in facts
         ],
-        citation="",
+        citation=papers.IDC if cfg.factor > 1 else "",
         deviations=[],
         paper=[],
     )

@@ -7,6 +7,7 @@ The baseline of every card: what the same bytes buy without any distillation. Wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,15 +76,17 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     return Plan(steps=[*steps, *more], artifact_bytes=size + label_bytes, images=items, label_bytes=label_bytes)
 
 
-def stored(cfg: Config, source: Source, run: Run) -> Tensor:
-    """Rows of the images."""
-    return select(source, cfg.ipc, generator(cfg.seed, "select"))
+def stored(cfg: Config, source: Source, run: Run) -> tuple[Tensor, Tensor]:
+    """The images u8 and their classes."""
+    rows = select(source, cfg.ipc, generator(cfg.seed, "select"))
+    return source.images[rows], source.labels[rows]
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
     drawn = {"seed": cfg.seed, "ipc": cfg.ipc}
-    rows = run.stage("select", lambda: {"rows": stored(cfg, source, run)}, drawn)["rows"]
+    pick = partial(select, source, cfg.ipc, generator(cfg.seed, "select"))
+    rows = run.stage("select", lambda: {"rows": pick()}, drawn)["rows"]
     classes = source.labels[rows]
     images = run.coded(source.images[rows], classes)
     nets: list[nn.Module] = []

@@ -3,7 +3,7 @@
     cfg = sized(recipe, cfg, run, "30730")       # --bytes in place of --ipc
 
 The bytes are those of the stored files: coded pictures, parquet, tensors and labels. Where a recipe stores real images
-and says which, `stored(cfg, source)`, those are coded; else random ones of each class stand for what will be learned,
+and says which, `stored(cfg, source, run)`, those are coded; else random ones of each class stand for what will be learned,
 and the quality of a lossy encoding gives way where the learned ones take more (`Run.coded`).
 """
 
@@ -89,8 +89,8 @@ def sized(recipe: ModuleType, cfg: Any, run: Run, text: str) -> Any:
 def stored(recipe: ModuleType, cfg: Any, source: Source, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
     """Images u8 that a recipe will store, or as many real ones, and their classes. UsageError."""
     if hasattr(recipe, "stored"):
-        rows = recipe.stored(cfg, source, run)
-        return source.images[rows], source.labels[rows]
+        images, labels = recipe.stored(cfg, source, run)
+        return images, labels
     count = recipe.plan(cfg, source, run).images // len(source.classes)
     if not count:
         raise UsageError("this method does not say how many images it stores; give --ipc in place of --bytes")

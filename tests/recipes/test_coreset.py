@@ -83,7 +83,7 @@ def test_the_smoke_artifact_has_the_teachers_and_the_rows_of_its_policy(tmp_path
     m, source = artifact.manifest, open_source("cifar10-mini")
     assert m.method == "coreset" and m.labels == {"kind": "soft", "temperature": 1.0}
     assert [x["model"] for x in m.teachers] == [x["model"] for x in judges(coreset.SMOKE, source).values()]
-    found = coreset.stored(coreset.SMOKE, source, run)
+    found = coreset.rows_of(coreset.SMOKE, source, run)
     assert torch.equal(artifact.images(), source.images[found])
     again = Run(coreset, coreset.SMOKE, tmp_path / "two", device="cpu", precision="fp32", work=tmp_path / "other")
     assert coreset.distill(coreset.SMOKE, again).manifest.content == m.content
