@@ -3,8 +3,8 @@
     cfg = sized(recipe, cfg, run, "30730")       # --bytes in place of --ipc
 
 The bytes are those of the stored files: coded pictures, parquet, tensors and labels. Where a recipe stores real images
-and says which, `stored(cfg, source, run)`, those are coded; else random ones of each class stand for what will be learned,
-and the quality of a lossy encoding gives way where the learned ones take more (`Run.coded`).
+and says which, `stored(cfg, source, run)`, those are coded; else random ones of each class stand for what will be
+learned, and the quality of a lossy encoding gives way where the learned ones take more (`Run.coded`).
 """
 
 from __future__ import annotations

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ddhub.errors import UsageError
 from ddhub.sources.source import open_source
+from ddhub.training.open import open_data
 from recipes import coreset
 from recipes.coreset import Config, chosen, herding, judges, spread
+from recipes.run.draws import generator, select
 from recipes.run.run import Run
 
 
@@ -87,3 +92,47 @@ def test_the_smoke_artifact_has_the_teachers_and_the_rows_of_its_policy(tmp_path
     assert torch.equal(artifact.images(), source.images[found])
     again = Run(coreset, coreset.SMOKE, tmp_path / "two", device="cpu", precision="fp32", work=tmp_path / "other")
     assert coreset.distill(coreset.SMOKE, again).manifest.content == m.content
+
+
+def test_mosaics_are_those_of_a_loop() -> None:
+    """Two classes of eight images, four to a stored one; Pillow shrinks them."""
+    images = torch.randint(0, 256, (2, 8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    stored = coreset.mosaics(images, 2)
+    assert stored.shape == (2, 2, 3, 8, 8)
+    for label in range(2):
+        for slot in range(4):
+            for n in range(2):
+                y, x = divmod(slot, 2)
+                tile = stored[label, n, :, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
+                picture = Image.fromarray(images[label, slot * 2 + n].permute(1, 2, 0).numpy())
+                small = np.asarray(picture.resize((4, 4), Image.Resampling.BILINEAR)).astype(int)
+                assert np.abs(tile.permute(1, 2, 0).numpy().astype(int) - small).max() <= 1
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_labels_of_original_images_belong_to_the_items(factor: int, tmp_path: Path) -> None:
+    """What the teachers say of the image that an item was made of, though the item is coded and shrunk."""
+    cfg = replace(coreset.SMOKE, factor=factor, labels_of="original", policy="random")
+    run = Run(coreset, cfg, tmp_path / "one", device="cpu", precision="fp32", encoding="avif:50")
+    artifact = coreset.distill(cfg, run)
+    data, source = open_data(artifact), open_source("cifar10-mini")
+    rows = select(source, 4 * factor**2, generator(0, "select")).view(10, -1)
+    _, nets = coreset._opened(run, tuple(judges(cfg, source)))
+    mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (source.mean, source.std))
+    for item in (0, 7, len(data) - 1):
+        slot, n = divmod(item, 40)
+        original = source.images[rows[n // 4, slot * 4 + n % 4]][None]
+        shown = data.decoder(torch.tensor([item]))
+        small = F.interpolate(original.float() / 255, 32 // factor, mode="bilinear", antialias=True)
+        close = F.interpolate(small, 32, mode="bilinear") if factor > 1 else small
+        assert (shown - close).abs().mean() < 0.06  # it is the image, but for the codec
+        with torch.no_grad():
+            x = ((original.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+            wanted = torch.stack([net(x) for net in nets]).mean(0)[0]
+        assert torch.allclose(artifact.tensors()["labels.logits"][item].float(), wanted, atol=0.02)
+
+
+def test_a_factor_that_does_not_divide_the_side_is_refused(tmp_path: Path) -> None:
+    cfg = replace(coreset.SMOKE, factor=3)
+    with pytest.raises(UsageError, match="factor 3 does not divide images of 32 px; choose another"):
+        coreset.distill(cfg, Run(coreset, cfg, tmp_path / "one", device="cpu"))
