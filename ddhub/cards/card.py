@@ -29,6 +29,7 @@ from ddhub.cards import metadata
 from ddhub.cards.comparison import compare_with, identify, losses, original
 from ddhub.cards.label_text import labels
 from ddhub.cards.markdown import code, table, text
+from ddhub.cards.storage_text import storage
 from ddhub.cards.tables import heading, protocol_text, results
 from ddhub.cards.usage import NAMESPACE, decoder, loading, namespace, without
 
@@ -142,7 +143,8 @@ def _bytes(entry: Entry) -> list[str]:
     rows.append(("all", "", "", f"{raw:,}"))
     files = [(f"`{name}`", f"{m.files[name]['bytes']:,}") for name in (PARQUET, TENSORS) if name in m.files]
     return [
-        f"**{entry.bytes:,} stored bytes**, labels included: {m.bits_per_class():,.0f} bits per class.",
+        f"**{entry.bytes:,} stored bytes**, labels included: {m.bits_per_class():,.0f} bits per class. "
+        f"Stored: {storage(m)}.",
         table("file|stored bytes", files),
         f"Before encoding, as papers count: {raw:,} bytes, {raw / random:.2f} times those of {m.ipc} random images per "
         "class with hard labels.",

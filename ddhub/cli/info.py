@@ -56,12 +56,18 @@ def _artifact(name: str) -> tuple[dict[str, Any], list[str]]:
 
 def artifact_facts(entry: Entry) -> dict[str, Any]:
     """What `ddhub info` prints about an artifact; `ddhub list --json` prints a part of it."""
+    from ddhub.artifact.encoding import name_of
+    from ddhub.cards.storage_text import label_bits, storage
+
     m = entry.manifest
     recipe, run = {key: m.recipe[key] for key in ("path", "commit", "preset", "seed")}, m.recipe["run"]
     return {
         **{key: getattr(m, key) for key in ("name", "digest", "content", "method", "dataset", "ipc", "license")},
         "classes": list(m.classes),
         "image_size": list(m.image_size),
+        "encoding": name_of(m.encoding),
+        "label_bits": label_bits(m),
+        "stored_as": storage(m),
         "decoder": m.decoder,
         "labels": m.labels,
         "protocol": {**m.protocol, "digest": Protocol.from_json(m.protocol).digest},

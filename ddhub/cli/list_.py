@@ -99,7 +99,8 @@ def _artifact_facts(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     from ddhub.cli.info import artifact_facts
 
     originals = variants(x.manifest for x in entries)
-    keys = ("name", "method", "dataset", "ipc", "bytes", "bits_per_class", "digest", "results")
+    stored = ("bytes", "bits_per_class", "encoding", "label_bits", "stored_as")
+    keys = ("name", "method", "dataset", "ipc", *stored, "digest", "results")
     items = []
     for entry in entries:
         record = artifact_facts(entry)

@@ -51,7 +51,6 @@ def write(folder: Path, *, compensated: bool = False, **changes: Any) -> Artifac
         }
     manifest = tiny(
         name=folder.name,
-        dataset="cifar10-mini",
         classes=source.classes,
         image_size=(3, 32, 32),
         mean=source.mean,
@@ -61,7 +60,7 @@ def write(folder: Path, *, compensated: bool = False, **changes: Any) -> Artifac
         tensors={},
         content="",
         files={},
-        **{"method": "infer" if compensated else "random-real", **changes},
+        **{"dataset": "cifar10-mini", "method": "infer" if compensated else "random-real", **changes},
     )
     return Artifact.write(
         folder,
@@ -248,6 +247,7 @@ def test_list_as_json(shelf: Path) -> None:
     )
     assert [(x["mean"], x["n"], x["model"]) for x in infer["results"]] == [(41.0, 2, "convnet3")]
     assert infer["results"][0]["sd"] == pytest.approx(2**0.5)
+    assert (infer["encoding"], infer["label_bits"]) == ("png", None) and "PNG, lossless" in infer["stored_as"]
     assert random["results"] == [] and random["variant_of"] is None
 
 
@@ -279,6 +279,9 @@ def test_info(shelf: Path) -> None:
         f"digest          {digest}",
         "classes         10: airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck",
         "image_size      3 x 32 x 32",
+        "encoding        png",
+        "label_bits      none",
+        "stored_as       images as PNG, lossless, one picture an image; labels as class numbers",
         "decoder         kind compensate",
         "recipe          path recipes/infer.py, commit abc, preset tiny-ipc2-cpu, seed 0",
         "teachers        accuracy 71.234, epochs 4, model convnet3-bn",
