@@ -6,8 +6,9 @@ A card begins with the metadata that the Hub reads (`ddhub.cards.metadata`).
     render(entry, others)                  # Markdown; `manifest.seal_text` puts the seal below it
     leaderboard([entry, *others])
 
-A table holds results of one protocol digest and one test set, never more. Next to an artifact stands its baseline,
-random selection of as many images per class, when `others` has it. Nothing here imports torch.
+A table holds results of one protocol digest and one test set, but for the frontier (`ddhub.cards.frontier`). Next to
+an artifact stands its baseline, random selection of as many images per class, when `others` has it. Nothing here
+imports torch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, label_dtype, sea
 from ddhub.artifact.origin import command as import_command
 from ddhub.artifact.origin import is_imported
 from ddhub.artifact.results import Entry, settings
-from ddhub.cards import metadata
+from ddhub.cards import frontier, metadata
 from ddhub.cards.comparison import compare_with, identify, losses, original
 from ddhub.cards.label_text import labels
 from ddhub.cards.markdown import code, table, text
@@ -96,12 +97,14 @@ def is_right(text: str, entry: Entry, others: Iterable[Entry]) -> bool:
 
 
 def leaderboard(entries: Sequence[Entry]) -> str:
-    """All artifacts, Markdown: one table a protocol digest and test set, best first for each student."""
+    """All artifacts, Markdown: frontiers, then a table a protocol digest and test set, best first for each student."""
     manifests = {entry.manifest.digest: entry for entry in entries}
     parts = [
         "# Leaderboard",
         "Top-1 accuracy in percent after the last epoch, mean ± sample standard deviation over n seeds. "
-        "Protocols and test sets never share a table; bytes are those stored, labels included.",
+        "Protocols and test sets never share a table, but for protocols in those of the frontier; bytes are those "
+        "stored, labels included.",
+        *frontier.section(entries),
     ]
     for means in settings(entries).values():
         parts.append(heading("##", means[0]))

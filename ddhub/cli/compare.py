@@ -2,6 +2,7 @@
 
     ddhub compare cifar10-infer-ipc10 cifar10-random-ipc10 --protocol infer-static-50 --plot accuracy.png
     ddhub compare --dataset cifar10 --ipc 10       # every table of the bundled artifacts of that size
+    ddhub compare --frontier --dataset cifar10 --model convnet3       # the best accuracy at a size (ddhub.cli.frontier)
 
 Artifacts that are named stand in one table, which has results of each of them.
 """
@@ -9,13 +10,14 @@ Artifacts that are named stand in one table, which has results of each of them.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ddhub.cli.choice import Choice, bundled_entries
 from ddhub.cli.options import (
     complete_artifacts,
     complete_models,
@@ -24,8 +26,7 @@ from ddhub.cli.options import (
     json_option,
 )
 from ddhub.cli.printing import accuracy_text, print_json, print_table, say, test_text, write
-from ddhub.errors import UsageError, unknown
-from ddhub.protocols.named import protocols
+from ddhub.errors import UsageError
 
 if TYPE_CHECKING:
     from ddhub.artifact.results import Entry, Mean
@@ -56,15 +57,6 @@ class Table:
         return f"protocol {first.protocol} ({first.protocol_digest}), {test_text(first)}"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which results are compared, as the options say; None is every one."""
-
-    protocol: str | None
-    model: str | None
-    test: str | None
-
-
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_artifacts)
 @click.option("--dataset", help="Without a NAME: only artifacts of this data set.", shell_complete=complete_sources)
@@ -79,6 +71,11 @@ class Choice:
     help="Only results on this test data: a data set's name or a fingerprint.",
     shell_complete=complete_sources,
 )
+@click.option(
+    "--frontier",
+    is_flag=True,
+    help="Instead show accuracy against stored bytes a class, of one data set, student and test set.",
+)
 @click.option("--plot", metavar="FILE.png", help="Also draw the accuracies of the table against bits per class.")
 @json_option
 def compare(
@@ -88,6 +85,7 @@ def compare(
     protocol: str | None,
     model: str | None,
     test: str | None,
+    frontier: bool,
     plot: str | None,
     as_json: bool,
 ) -> None:
@@ -95,6 +93,9 @@ def compare(
 
     With a NAME or more it is one table, in which each artifact has results. Without a NAME it is every table of the
     bundled artifacts.
+
+    With --frontier it is one table of the best results at each size, in which protocols may differ, then random
+    selection at those bytes, and what papers report.
     """
     path = Path(plot) if plot else None
     if path and path.suffix.lower() != ".png":
@@ -102,6 +103,9 @@ def compare(
     choice = Choice(protocol, model, test)
     if names and (dataset or ipc is not None):
         raise UsageError("--dataset and --ipc choose among the bundled artifacts; give them without a NAME")
+    if frontier:
+        _show_frontier(names, dataset, ipc, choice, path, as_json)
+        return
     tables = [_named(names, choice)] if names else _bundled(dataset, ipc, choice)
     if path:
         _draw(tables, path, as_json)
@@ -115,13 +119,27 @@ def compare(
         _print(table)
 
 
-def _named(names: Sequence[str], choice: Choice) -> Table:
-    """The one table in which each of the named artifacts has results."""
+def _show_frontier(
+    names: Sequence[str], dataset: str | None, ipc: int | None, choice: Choice, path: Path | None, as_json: bool
+) -> None:
+    from ddhub.cli.frontier import show
+
+    entries = list(_read(names).values()) if names else bundled_entries(dataset, ipc)
+    show(entries, bundled_entries(None, None), choice, path, as_json)
+
+
+def _read(names: Sequence[str]) -> dict[str, Entry]:
+    """The named artifacts, each once."""
     from ddhub.artifact import results
     from ddhub.remote.find import resolve
 
     folders = {resolve(name, whole=False): name for name in names}
-    entries = {name: results.read(folder) for folder, name in folders.items()}
+    return {name: results.read(folder) for folder, name in folders.items()}
+
+
+def _named(names: Sequence[str], choice: Choice) -> Table:
+    """The one table in which each of the named artifacts has results."""
+    entries = _read(names)
     return Table(list(entries.values()), _common_means(entries, choice))
 
 
@@ -131,14 +149,8 @@ def _bundled(dataset: str | None, ipc: int | None, choice: Choice) -> list[Table
     Raises:
         UsageError: there is no such artifact, or no such result.
     """
-    from ddhub.artifact.bundled import at_hand
-
-    entries = list(at_hand().values())
-    datasets = {x.manifest.dataset for x in entries}
-    if dataset and dataset not in datasets:
-        raise unknown("data set of a bundled artifact", dataset, datasets, "ddhub list")
-    entries = [x for x in entries if dataset in (None, x.manifest.dataset) and ipc in (None, x.manifest.ipc)]
-    tables = [Table(entries, means) for means in _chosen_means(entries, choice)]
+    entries = bundled_entries(dataset, ipc)
+    tables = [Table(entries, means) for means in choice.tables(entries)]
     if not tables:
         raise UsageError("no recorded result of a bundled artifact is as chosen; leave out an option (ddhub list)")
     return tables
@@ -186,32 +198,13 @@ def _is_of(mean: Mean, entry: Entry) -> bool:
     return mean.first.digest == entry.manifest.digest
 
 
-def _chosen_means(entries: Iterable[Entry], choice: Choice) -> list[list[Mean]]:
-    """The means of each protocol and test set that the choice allows."""
-    from ddhub.artifact import results
-    from ddhub.protocols.named import protocol
-
-    name, model, test = choice.protocol, choice.model, choice.test
-    tables = list(results.settings(entries).values())
-    if name:
-        digest = protocol(name).digest if name in protocols() else ""
-        tables = [x for x in tables if {name, digest} & {x[0].first.protocol, x[0].first.protocol_digest}]
-        if not tables and not digest:
-            raise unknown("protocol", name, protocols(), "ddhub compare --help")
-    if test:
-        tables = [x for x in tables if x[0].first.test_name == test or x[0].first.test_fingerprint.startswith(test)]
-    if model:
-        tables = [[mean for mean in means if mean.first.model == model] for means in tables]
-    return [means for means in tables if means]
-
-
 def _common_means(entries: Mapping[str, Entry], choice: Choice) -> list[Mean]:
     """The means of the one protocol and test set under which a student has results on every artifact.
 
     Raises:
         UsageError: there is none, or more than one.
     """
-    tables = _chosen_means(entries.values(), choice)
+    tables = choice.tables(entries.values())
     # the means of one student under one protocol and on one test set
     groups = [
         [mean for mean in means if mean.first.model == model]

@@ -262,6 +262,7 @@ def test_list_and_help_do_not_import_torch(shelf: Path) -> None:
         ["list", "--all"],
         ["compare", INFER],
         ["compare"],
+        ["compare", "--frontier"],
         ["cite", INFER],
         ["--help"],
     ):
