@@ -134,7 +134,7 @@ def epoch_views(
             weight = (area - (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])) / area
         if augment.mix_probability < 1:
             mixed = table[MIXED] < augment.mix_probability
-            weight, box = np.where(mixed, weight, 1), box * mixed[:, None]
+            weight, box = np.where(mixed, weight, np.ones(n)), box * mixed[:, None]
             partner = np.where(mixed[row], partner, np.arange(n))
     window = None
     if augment.crop_scale:
