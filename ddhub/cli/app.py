@@ -23,6 +23,7 @@ from ddhub.cli.list_ import list_
 from ddhub.cli.preview import preview
 from ddhub.cli.program import guarded
 from ddhub.cli.push import push
+from ddhub.cli.recode import recode
 from ddhub.cli.train import train
 from ddhub.cli.verify import verify
 from ddhub.training import ranks
@@ -47,6 +48,6 @@ def cli(context: click.Context) -> None:
 
 
 for command in (
-    list_, info, download, verify, preview, train, compare, export, import_, cite, card, push, data, completion
+    list_, info, download, verify, preview, train, compare, export, import_, recode, cite, card, push, data, completion
 ):  # fmt: skip
     cli.add_command(command)
