@@ -20,9 +20,9 @@ the teachers' answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,29 +197,32 @@ def stored(cfg: Config, source: Source, run: Run) -> tuple[Tensor, Tensor]:
 
 def rows_of(cfg: Config, source: Source, run: Run) -> Tensor:
     """Rows of the real images, class by class."""
-    facts, nets = _opened(run, tuple(judges(cfg, source)))
+    folders = judges(cfg, source)
     mean, std = scale(source, run.device)
 
-    @cache
     def everything() -> dict[str, Tensor]:
-        work = partial(looked_at, nets, source.images, mean, std)
-        return run.stage("features", work, {"teachers": [x["digest"] for x in facts]})
+        work = partial(looked_at, _opened(run, folders), source.images, mean, std)
+        return run.stage("features", work, {"teachers": digests})
+
+    found: dict[str, Tensor] = {}
 
     def seen(rows: Tensor) -> dict[str, Tensor]:
-        return {name: value[rows] for name, value in everything().items()}
+        found.update(found or everything())
+        return {name: value[rows] for name, value in found.items()}
 
+    digests = [x["digest"] for x in folders.values()]
     asked = {"policy": cfg.policy, "images": cfg.ipc * cfg.factor**2, "seed": cfg.seed}
     if cfg.policy != "random":
-        asked |= {"teachers": [x["digest"] for x in facts]}
+        asked |= {"teachers": digests}
         return run.stage("select", lambda: {"rows": chosen(cfg, source, seen)}, asked)["rows"]
     return chosen(cfg, source, seen)
 
 
-@cache
-def _opened(run: Run, folders: tuple[Path, ...]) -> tuple[list[dict[str, Any]], list[nn.Module]]:
-    pairs = [artifacts.open_teacher(folder) for folder in folders]
-    nets = [each.to(run.device, memory_format=torch.channels_last) for each, _ in pairs]  # type: ignore[call-overload]
-    return [fact for _, fact in pairs], [each.eval().requires_grad_(False) for each in nets]
+def _opened(run: Run, folders: Iterable[Path]) -> list[nn.Module]:
+    """The teachers on the run's device, frozen."""
+    nets = [artifacts.open_teacher(folder)[0] for folder in folders]
+    moved = [net.to(run.device, memory_format=torch.channels_last) for net in nets]  # type: ignore[call-overload]
+    return [net.eval().requires_grad_(False) for net in moved]
 
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
@@ -246,7 +249,8 @@ def check(cfg: Config, source: Source) -> None:
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
     check(cfg, source)
-    facts, nets = _opened(run, tuple(judges(cfg, source)))
+    known = judges(cfg, source)
+    nets, facts = _opened(run, known), list(known.values())
     images, classes = stored(cfg, source, run)
     images, unit = run.coded(images, classes), [(0, 1)] * images.shape[1]
     side = tile_side(images.shape[2], cfg.factor)
@@ -261,7 +265,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         **{"teachers": [x["digest"] for x in facts], **run.seen},
     }
     logits = run.stage("labels", lambda: {"logits": work()}, asked)["logits"]
-    known = ("model", "accuracy", "epochs", "seed")
+    told = ("model", "accuracy", "epochs", "seed")
     return run.write(
         images=images,
         image_labels=classes,
@@ -270,7 +274,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         labels={"kind": "soft", "temperature": cfg.temperature},
         protocol=students(cfg),
         teachers=[
-            {**{key: x[key] for key in known}, "protocol": x["protocol"].get("name", "pretrained")} for x in facts
+            {**{key: x[key] for key in told}, "protocol": x["protocol"].get("name", "pretrained")} for x in facts
         ],
         citation=papers.IDC if cfg.factor > 1 else "",
         deviations=[],

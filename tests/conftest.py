@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from hub import isolation
+from hub.running import HUB
 from hub.server import DummyHub
 
 # Here, because huggingface_hub and datasets read the environment when they are imported.
-HUB = DummyHub()
 HOME = Path(tempfile.mkdtemp(prefix="ddhub-tests-hf-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 isolation.set_environment(HUB.endpoint, HOME)

@@ -12,13 +12,13 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from conftest import HUB
 
 import ddhub
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import COMPENSATORS, README
 from ddhub.errors import DDHubError
 from hub import shelf
+from hub.running import HUB
 from hub.server import DummyHub
 from hub.shelf import INFER, RANDOM
 

@@ -88,7 +88,7 @@ def test_labels_belong_to_decoded_pixels(tmp_path: Path) -> None:
     images = artifact.images()
     cfg, run = artifact.manifest.recipe["config"], Run(coreset, coreset.SMOKE, tmp_path / "x", device="cpu")
     source = run.source(cfg["dataset"], "train")
-    _, nets = coreset._opened(run, tuple(coreset.judges(coreset.SMOKE, source)))
+    nets = coreset._opened(run, coreset.judges(coreset.SMOKE, source))
     mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (source.mean, source.std))
     x = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():

@@ -117,7 +117,7 @@ def test_labels_of_original_images_belong_to_the_items(factor: int, tmp_path: Pa
     artifact = coreset.distill(cfg, run)
     data, source = open_data(artifact), open_source("cifar10-mini")
     rows = select(source, 4 * factor**2, generator(0, "select")).view(10, -1)
-    _, nets = coreset._opened(run, tuple(judges(cfg, source)))
+    nets = coreset._opened(run, judges(cfg, source))
     mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (source.mean, source.std))
     for item in (0, 7, len(data) - 1):
         slot, n = divmod(item, 40)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -120,6 +120,7 @@ class Recorder:
     """A run that only notes its units."""
 
     precision = "fp32"
+    seen: ClassVar[dict[str, str]] = {}
 
     def stages(self, units: list[tuple[str, Any, dict[str, Any]]]) -> list[dict[str, torch.Tensor]]:
         self.found = {name: settings for name, _, settings in units}
