@@ -34,7 +34,8 @@ def variants(manifests: Iterable[Manifest]) -> dict[str, str]:
     """Names of the variants of a method, with the names of the artifacts that they are variants of.
 
     A variant is an artifact of the same method, data set and ipc whose name and preset continue those of another, such
-    as cifar10-infer-ipc10-hard-labels. Random selection has none: it is the baseline, whatever its labels.
+    as cifar10-infer-ipc10-hard-labels. Random selection has none: it is the baseline, whatever its labels. An artifact
+    whose images are coded in another way is none either: it is the same method at another size.
     """
     known = sorted((m for m in manifests if m.method != BASELINE), key=lambda m: len(m.name))
     pairs: dict[str, str] = {}
@@ -45,9 +46,9 @@ def variants(manifests: Iterable[Manifest]) -> dict[str, str]:
 
 
 def _continues(m: Manifest, original: Manifest) -> bool:
-    """Whether the preset goes on from the original's, so that another tier is not a variant."""
+    """Whether the preset goes on from the original's, which another tier does not, and the codec is the same."""
     preset, start = (x.recipe["preset"] or "" for x in (m, original))
-    return preset.startswith(start)
+    return preset.startswith(start) and m.encoding["codec"] == original.encoding["codec"]
 
 
 def rankings(entries: Iterable[Entry], *, with_variants: bool = False) -> list[list[Ranked]]:

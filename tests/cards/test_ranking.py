@@ -67,6 +67,11 @@ def test_a_list_for_each_data_set_and_ipc() -> None:
     assert rankings([]) == []
 
 
+CODED = {
+    "codec": "avif", "quality": 50, "chroma": "444", "sheet": 2, "pixels": "0" * 64, "samples": "00", "tolerance": 2,
+}  # fmt: skip
+
+
 def test_variants_continue_the_name_and_the_preset() -> None:
     def made(name: str, preset: str | None, **changes: Any) -> Entry:
         return entry(name, **{"method": "infer", **changes}, recipe={**tiny().recipe, "preset": preset})
@@ -79,6 +84,7 @@ def test_variants_continue_the_name_and_the_preset() -> None:
         made("xy", "x-cpu"),
         made("x-ipc1", "x-cpu", ipc=1),
         made("x-other", "x-cpu", method="other"),
+        made("x-avif", "x-cpu", encoding=CODED),
     ]
     manifests = [x.manifest for x in entries]
     assert variants(manifests) == {"x-hard": "x", "x-hard-more": "x"}
