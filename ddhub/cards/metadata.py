@@ -37,7 +37,8 @@ def dataset(entry: Entry) -> str:
     names = {str(number): name for number, name in enumerate(m.classes)}
     label = {"name": "label", "dtype": {"class_label": {"names": names}}}
     configs = [_config("default", default=True, data_files="data/train-*.parquet")]
-    infos = [_info("default", [_IMAGE, label], m.files.get(PARQUET, {}).get("bytes", 0), count)]
+    rows = count // m.encoding.get("sheet", 1)  # of the file: a picture may hold many images
+    infos = [_info("default", [_IMAGE, label], m.files.get(PARQUET, {}).get("bytes", 0), rows)]
     if shape := compensated(m):
         configs.append(_config("compensators", data_files="compensators/train-*.parquet"))
         infos.append(_info("compensators", COLUMNS, m.bytes_by_tensor()[COMPENSATED], shape[0] * shape[1]))

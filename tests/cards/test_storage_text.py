@@ -35,7 +35,9 @@ def test_an_encoding_in_words(text: str, count: int, words: str) -> None:
     how = parse(text)
     m = tiny(encoding=how if how["codec"] == "png" else how | RECORD, tensors=images(count))
     assert encoding(m) == words
-    assert f" bits per class. Stored: images as {words}; labels as class numbers.\n" in render(Entry(m, []))
+    card = render(Entry(m, []))
+    assert f" bits per class. Stored: images as {words}; labels as class numbers.\n" in card
+    assert f"    num_examples: {count // how.get('sheet', 1)}\n" in card  # rows of the file, as the Hub counts them
 
 
 @pytest.mark.parametrize(
