@@ -125,8 +125,10 @@ def decode(picture: bytes, size: tuple[int, int, int], codec: str) -> NDArray[np
 def difference(images: Tensor, encoding: Mapping[str, Any]) -> int:
     """By how many levels decoded images differ from the recorded ones, in the recorded samples; 0 if they are equal.
 
+    At least 1 where pixels differ, though no sample does.
+
     Raises:
-        ArtifactError: more than the artifact allows, or pixels that differ where no sample does.
+        ArtifactError: more than the artifact allows, or samples of another number of pixels.
     """
     if encoding["codec"] == "png" or _pixels(images) == encoding["pixels"]:
         return 0

@@ -27,6 +27,7 @@ from ddhub.errors import UsageError
 CHROMA = {"webp": ("420",), "avif": ("444", "420")}  # the first is that of an encoding that names none
 SIDE = 16_383  # pixels, the most that a WebP has
 SAMPLES = 256
+TOLERANCE = 4  # levels at most: with more, other images could pass for the recorded ones
 _HEX = set("0123456789abcdef")
 
 
@@ -92,6 +93,6 @@ def is_encoding(value: Any) -> bool:
         "chroma": lambda x: x in CHROMA[value["codec"]],
         "pixels": lambda x: isinstance(x, str) and len(x) == 64 and set(x) <= _HEX,
         "samples": lambda x: isinstance(x, str) and len(x) <= 2 * SAMPLES and len(x) % 2 == 0 and set(x) <= _HEX,
-        "tolerance": lambda x: type(x) is int and 0 <= x <= 255,
+        "tolerance": lambda x: type(x) is int and 0 <= x <= TOLERANCE,
     }
     return value.keys() == {"codec", *rules} and all(fits(value[key]) for key, fits in rules.items())

@@ -12,7 +12,7 @@ from test_artifact import forge, parquet
 from ddhub.artifact.manifest import PARQUET
 from tests.hostile._threats import LABELS, Make, enter, saved, threat
 
-RECORDED = {"pixels": "0" * 64, "samples": "00" * 256, "tolerance": 255}
+RECORDED = {"pixels": "0" * 64, "samples": "00" * 256, "tolerance": 4}
 WEBP = {"codec": "webp", "quality": 50, "chroma": "420", "sheet": 1, **RECORDED}
 AVIF = {**WEBP, "codec": "avif", "chroma": "444"}
 
