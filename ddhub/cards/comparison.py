@@ -72,9 +72,12 @@ def original(entry: Entry, others: Iterable[Entry]) -> Entry | None:
 
 
 def extends(m: Manifest, other: Manifest) -> bool:
-    """Whether an artifact has the method, data set and ipc of another, and a name that goes on from the other's."""
-    same = (m.method, m.dataset, m.ipc) == (other.method, other.dataset, other.ipc)
-    return same and m.name.startswith(f"{other.name}-")
+    """Whether an artifact has the method, data set, ipc and codec of another, and a name that goes on from the other's.
+
+    What is coded in another way is no variant: it leaves out no part of the method.
+    """
+    same = all(getattr(m, key) == getattr(other, key) for key in ("method", "dataset", "ipc"))
+    return same and m.encoding["codec"] == other.encoding["codec"] and m.name.startswith(f"{other.name}-")
 
 
 def _asked(entry: Entry) -> set[tuple[str, ...]]:
@@ -82,10 +85,10 @@ def _asked(entry: Entry) -> set[tuple[str, ...]]:
     return {(*mean.setting, mean.first.model) for mean in entry.means()}
 
 
-def _maker(entry: Entry) -> tuple[str, str]:
-    """The recipe; of what was imported also the method, as it is not a variant of all else that was."""
-    path = entry.manifest.recipe["path"]
-    return path, entry.manifest.method if is_imported(entry.manifest) else ""
+def _maker(entry: Entry) -> tuple[str, str, str]:
+    """The recipe and the codec; of what was imported also the method, as it is not a variant of all else that was."""
+    m = entry.manifest
+    return m.recipe["path"], m.encoding["codec"], m.method if is_imported(m) else ""
 
 
 def against(entry: Entry, comparison: Comparison) -> list[tuple[Mean, Mean | None]]:

@@ -46,9 +46,9 @@ def variants(manifests: Iterable[Manifest]) -> dict[str, str]:
 
 
 def _continues(m: Manifest, original: Manifest) -> bool:
-    """Whether the preset goes on from the original's, which another tier does not, and the codec is the same."""
+    """Whether the preset goes on from the original's, so that another tier is not a variant."""
     preset, start = (x.recipe["preset"] or "" for x in (m, original))
-    return preset.startswith(start) and m.encoding["codec"] == original.encoding["codec"]
+    return preset.startswith(start)
 
 
 def rankings(entries: Iterable[Entry], *, with_variants: bool = False) -> list[list[Ranked]]:
