@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +36,21 @@ def test_bytes_of_a_class_or_in_all() -> None:
 
 def test_the_largest_that_fits() -> None:
     for top in range(40):
-        assert most(lambda n, top=top: n <= top, 25) == min(top, 25)
+        assert most(lambda n, top=top: n - top, 25) == min(top, 25)
+        assert most(lambda n, top=top: 0 if n <= top else inf, 25) == min(top, 25)
+        assert most(lambda n, top=top: -inf if n < 3 else (n - top) * 70 + n**0.5, 25) == max(2, min(top - 1, 25))
+
+
+def test_few_numbers_are_tried() -> None:
+    asked: list[int] = []
+
+    def over(number: int) -> float:
+        asked.append(number)
+        return 500 + 750 * number**0.98 - 1_300_000
+
+    found = most(over, 5000)
+    assert over(found) <= 0 < over(found + 1)
+    assert len(set(asked)) == len(asked) - 2 <= 10 and sum(n > found / 2 for n in asked) <= 7
 
 
 @pytest.mark.parametrize(
