@@ -6,7 +6,8 @@
 | `fp32` | float32 | float32 | the fastest, steps captured |
 | `exact` | float32 | float32 | deterministic, step by step: the same numbers every time |
 
-Matching and trajectories do not use autocast: `bf16` is TF32 to them. On a CPU `exact` is `fp32`.
+Matching and trajectories do not use autocast: `bf16` is TF32 to them. On a CPU `exact` is `fp32` without compiled nets
+(`ddhub.training.compiled`).
 """
 
 from __future__ import annotations
@@ -77,6 +78,11 @@ def computing(device: torch.device, precision: str) -> Iterator[None]:
         _exact.reset(token)
         if device.type == "cuda":
             cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def is_exact() -> bool:
+    """Whether the precision is `exact`, which it is outside of `computing` too."""
+    return _exact.get()
 
 
 def captures(device: torch.device) -> bool:

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -32,6 +32,7 @@ from ddhub.sources import source as sources
 from ddhub.sources.source import Source
 from ddhub.training.batches import DistilledData
 from ddhub.training.capture import Captured
+from ddhub.training.compiled import compiled
 from ddhub.training.devices import (
     captures,
     computing,
@@ -228,16 +229,22 @@ class _Step:
     ) -> None:
         self.data, self.net, self.optimizer, self.precision = data, net, optimizer, precision
         self.form = layout(net, data.device)
+        self.fast: Callable[[Tensor], Tensor] = net  # for batches of this size, all but the last of an epoch:
+        self.size = 0 if active and precision == "fp32" else -1
         self.total, self.taken = torch.zeros((), device=data.device), 0
         self.captured = Captured(self._work, data.device, "a student's step", active=active)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
-        self.captured(x.contiguous(memory_format=self.form), y)
+        x = x.contiguous(memory_format=self.form)
+        if not self.size:
+            self.size = len(x)
+            self.fast = compiled(self.net, x, len(x) * self.data.steps_per_epoch * self.data.protocol.epochs)
+        self.captured(x, y)
         self.taken += 1
 
     def _work(self, x: Tensor, y: Tensor) -> None:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output = self.net(x)
+            output = self.fast(x) if len(x) == self.size else self.net(x)
         loss = self.data.loss(output, y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
