@@ -101,7 +101,7 @@ class InLoop:
         ]
 
     def _scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(x, device=device).view(-1, 1, 1) for x in (self.mean, self.std))
+        mean, std = (sent(torch.tensor(x).view(-1, 1, 1), device) for x in (self.mean, self.std))
         return mean, std
 
 
