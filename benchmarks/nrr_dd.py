@@ -134,9 +134,10 @@ def refined(mode: str, net: Net, start: Tensor, cfg: Config, precision: str) -> 
     target = torch.arange(CLASSES, device=start.device)
 
     def of(group: list[int]) -> Tensor:
-        words, stats = [(SEED, 0, k) for k in group], scale(start.device)
+        words, (mean, std) = [(SEED, 0, k) for k in group], scale(start.device).values()
+        more = inversion(cfg), masking(cfg), words
         with computing(start.device, precision):
-            made = refine(net, start[group], target, inversion(cfg), masking(cfg), words, precision=precision, **stats)
+            made = refine(net, start[group], target, *more, mean=mean, std=std, precision=precision)
         return made["images"]
 
     return of(sets) if mode == "batched" else torch.cat([of([k]) for k in sets])

@@ -27,6 +27,7 @@ from recipes.run import budget, plan
 from recipes.run.options import configure, discover, option_fields
 from recipes.run.presets import Presets
 from recipes.run.run import Finished, Run
+from recipes.run.straight_through import require_lossy
 from recipes.stock.command import stock
 
 log = logging.getLogger("recipes")
@@ -51,6 +52,7 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
         encoding=run_options["encoding"],
         label_bits=int(run_options["label_bits"]),
     )
+    require_lossy(cfg, run.encoding)
     if run_options["bytes"]:
         cfg = run.cfg = budget.sized(recipe, cfg, run, run_options["bytes"])
     if run_options["dry_run"]:

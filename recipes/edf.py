@@ -40,8 +40,9 @@ from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
+from recipes.run.straight_through import codec_every, in_loop
 from recipes.run.teachers import of_imagenet, teachers
-from recipes.run.units import numbered
+from recipes.run.units import parts
 from recipes.trajectories.adjoint import WAYS
 from recipes.trajectories.cost import experts_step, match_step
 from recipes.trajectories.dae import CAM_CLASSES, CAMS, Enhancing, PixelWeights, check_net, imagenet_numbers
@@ -91,8 +92,9 @@ class Config:
     labels: str = option("soft", "labels: soft (learned) or hard", choices=("soft", "hard"))
     way: str = option("", f"gradients by {', '.join(WAYS)}; '': the faster", choices=("", *WAYS))
     segment: int = option(1, "steps whose graphs are kept at once", low=1)
+    codec_every: int = codec_every()
 
-    drop: float = option(0.0, "share of parameters CPD leaves out (alpha)", low=0, under=1)
+    drop: float = option(0.0, "share of parameters CPD drops (alpha)", low=0, under=1)
     cam: str = option("grad-cam", f"DAE by {', '.join(CAMS)}", choices=CAMS)
     cam_every: int = option(100, "iterations between new maps (K)", low=1)
     beta: float = option(1.0, "added to the map of weighted pixels", low=0)
@@ -214,14 +216,12 @@ def chunks(cfg: Config, source: Source) -> list[tuple[str, range]]:
     """(stage, iterations) of every stage of the matching."""
     images = cfg.ipc * len(source.classes) * source.images[0].numel()
     most = max(1, min(_CHUNKS, _KEPT // (8 * images)))  # images and their velocities
-    size = -(-cfg.iterations // most)
-    parts = [range(first, min(first + size, cfg.iterations)) for first in range(0, cfg.iterations, size)]
-    return list(zip(numbered("match", len(parts)), parts, strict=True))
+    return parts("match", cfg.iterations, most)
 
 
 def _settings(cfg: Config) -> dict[str, Any]:
     """What the images depend on beside the experts, so that runs of other students share no more and no less."""
-    unused = {"together", "protocol", "student_epochs"}
+    unused = {"together", "protocol", "student_epochs", "codec_every"}
     if cfg.cam == "none":
         unused |= {"cam_every", "beta", "act_threshold", "cam_net"}
     if cfg.cam == "none" or not cfg.cam_net.startswith("timm:"):
@@ -251,7 +251,7 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
         steps.append(net(cfg.cam_net, source, run).teacher(len(source.labels), epochs, cfg.cam_protocol))
     shown = (1 if cfg.cam == "grad-cam" else 5) * images // cfg.cam_every if cfg.cam != "none" else 0
     work = (cfg.syn_steps, min(cfg.batch_syn, images), shown)
-    steps += [match_step(student, stage, len(parts), *work) for stage, parts in chunks(cfg, source)]
+    steps += [match_step(student, stage, len(part), *work) for stage, part in chunks(cfg, source)]
     size = images * (source.images[0].numel() + (1 if classes <= 256 else 2))
     label_bytes = images * classes * 2 if cfg.labels == "soft" else 0
     return Plan(steps=steps, artifact_bytes=size + label_bytes, images=images, label_bytes=label_bytes)
@@ -260,7 +260,7 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
     check(cfg, source)
-    flat, known = _flat(cfg, source), settings(experts(cfg))
+    flat, known, loop = _flat(cfg, source), settings(experts(cfg)), in_loop(cfg, run, source, spread=True)
     file = run.path("experts", known).with_suffix(".npy")
     with computing(run.device, run.precision):  # training is no stage
         file = train(source, experts(cfg), flat, file, run.device)
@@ -278,16 +278,16 @@ def distill(cfg: Config, run: Run) -> Artifact:
     words = {"ipc": cfg.ipc, "seed": cfg.seed, "init": cfg.init, "soft": cfg.labels == "soft"}
     state = started(**run.stage("start", partial(begin, **words), {**known, **words}), step=cfg.lr_teacher)
     look = pixel_weights(cfg, run, source, flat.load(trajectories[0, -1]))
-    shared = {"experts": known, **_settings(cfg)}
+    shared = {"experts": known, **_settings(cfg), **loop.settings}
     with computing(run.device, run.precision):  # its recordings serve all stages
         student = student_of(flat, state, outer(cfg), run.device)
-    for stage, parts in chunks(cfg, source):
-        work = partial(advance, parts, state, trajectories, student, outer(cfg), look)
-        state = run.stage(stage, work, {**shared, "part": [parts.start, parts.stop]})
-    return _written(cfg, run, source, state, accuracy)
+    for stage, part in chunks(cfg, source):
+        work = partial(advance, part, state, trajectories, student, outer(cfg), look, loop)
+        state = run.stage(stage, work, {**shared, "part": [part.start, part.stop]})
+    return _written(cfg, run, source, state, accuracy, loop.deviations)
 
 
-def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: float) -> Artifact:
+def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: float, deviations: list[str]) -> Artifact:
     """The artifact of the last state."""
     if int(state["learned"]) == 0:
         raise TrainingError(
@@ -313,7 +313,7 @@ def _written(cfg: Config, run: Run, source: Source, state: State, accuracy: floa
         labels={"kind": "soft", "temperature": 1.0, "lr": step} if soft else {"kind": "hard", "lr": step},
         protocol=students(cfg),
         citation="\n".join(cited),
-        deviations=[*PRESETS.deviations["all"], *PRESETS.deviations.get(kind, [])],
+        deviations=[*PRESETS.deviations["all"], *PRESETS.deviations.get(kind, []), *deviations],
         paper=paper,
         method=kind,
         pixel_range=bounds,

@@ -44,6 +44,7 @@ from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
+from recipes.run.straight_through import InLoop, codec_every, in_loop
 from recipes.run.teachers import teachers
 from recipes.run.units import batches, numbered
 
@@ -105,6 +106,7 @@ class Config:
     crop_scale: float = option(0.0, "smallest share of random crops; 0: none", low=0, high=1)
     flip: bool = option(False, "random horizontal flips")
     batch: int = option(100, "classes that share BatchNorm statistics", low=1)
+    codec_every: int = codec_every()
 
     labels: str = option("dbr", f"labels: {', '.join(LABELS)}", choices=LABELS)
     temperature: float = option(20.0, "temperature of the students' loss", over=0)
@@ -120,6 +122,10 @@ class Config:
     def __post_init__(self) -> None:
         check_options(self)
         look(self), masking(self), labelling(self)  # raise UsageError for what cannot be
+        if self.codec_every and self.refine == "none":
+            raise UsageError(
+                f"codec_every is {self.codec_every}, and refine none learns no pixels; use --codec-every 0"
+            )
         there, needed = self.top * self.mipc, self.factor**2 * self.ipc
         if there < needed:
             raise UsageError(
@@ -237,7 +243,7 @@ def check(cfg: Config, source: Source) -> None:
 
 
 def _images(
-    cfg: Config, run: Run, source: Source, net: nn.Module, patches: dict[str, Tensor]
+    cfg: Config, run: Run, source: Source, net: nn.Module, patches: dict[str, Tensor], loop: InLoop
 ) -> tuple[Tensor, list[str]]:
     """The images u8 `[C · ipc, channels, S, S]`, class by class, and what refinement did, for the card."""
     classes, (channels, side) = len(source.classes), source.images.shape[1:3]
@@ -252,14 +258,14 @@ def _images(
         target = torch.arange(labels.start, labels.stop, device=run.device)
         return refine(
             net, start(labels, sets), target, inversion(cfg), masking(cfg), words,
-            mean=mean, std=std, precision=run.precision,
+            mean=mean, std=std, precision=run.precision, loop=loop,
         )  # fmt: skip
 
     images = torch.empty(classes, cfg.ipc, channels, side, side, dtype=torch.uint8)
     work, judged = refine_units(cfg, classes, side), torch.zeros(2, 3)
     parts: Iterable[dict[str, Tensor]] = ({"images": start(*unit)} for _, *unit in work)
     if cfg.refine != "none":
-        shared = _image_settings(cfg)
+        shared = _image_settings(cfg) | loop.settings
         units = [
             (stage, partial(refined, *unit), {**shared, "part": [str(each) for each in unit]}) for stage, *unit in work
         ]
@@ -284,6 +290,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
     check(cfg, source)
     count, plan = len(source.classes), students(cfg)
+    work = refine_units(cfg, count, source.images.shape[2])
+    loop = in_loop(cfg, run, source, units=[sets for _, _, sets in work])
 
     def pick() -> dict[str, Tensor]:
         return {"rows": select(source, cfg.mipc, generator(cfg.seed, "patches"), "--mipc").view(count, -1)}
@@ -292,10 +300,11 @@ def distill(cfg: Config, run: Run) -> Artifact:
     nets, records = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     needed = cfg.factor**2 * cfg.ipc
     patches = discover(run, source, nets[0], rows, look(cfg), needed, cfg.seed, _search_settings(cfg))
-    images, notes = _images(cfg, run, source, nets[0], patches)
+    images, notes = _images(cfg, run, source, nets[0], patches, loop)
     classes = torch.arange(count).repeat_interleave(cfg.ipc)
     images = run.coded(images, classes)
-    labels, tensors = label(run, source, images, classes, nets, records, labelling(cfg), plan, _image_settings(cfg))
+    known = _image_settings(cfg) | loop.settings
+    labels, tensors = label(run, source, images, classes, nets, records, labelling(cfg), plan, known)
     return run.write(
         images=images,
         image_labels=classes,
@@ -305,7 +314,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         protocol=plan,
         teachers=records,
         citation="\n".join([papers.RDED] if is_rded(cfg) else [papers.NRR_DD, papers.RDED]),
-        deviations=[*(DEVIATIONS_RDED if is_rded(cfg) else DEVIATIONS), *notes],
+        deviations=[*(DEVIATIONS_RDED if is_rded(cfg) else DEVIATIONS), *loop.deviations, *notes],
         paper=_published_rows(cfg),
         method="rded" if is_rded(cfg) else "",
     )

@@ -30,13 +30,14 @@ from ddhub.data.transfer import sent
 from ddhub.protocols.named import protocol
 from ddhub.sources.source import Source
 from recipes.inversion.inversion import Inversion, draws, optimise
-from recipes.run.draws import generator
+from recipes.run.draws import generator, quantised
 from recipes.run.labels import static_logits
 from recipes.run.options import check_options, option
 from recipes.run.papers import Paper, paper_rows
 from recipes.run.plan import Plan, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
+from recipes.run.straight_through import OFF, InLoop, codec_every, in_loop
 from recipes.run.teachers import publish, teachers
 from recipes.run.units import batches, numbered
 
@@ -94,6 +95,7 @@ class Config:
     tv: float = option(0.0, "weight of the total variation", low=0)
     l2: float = option(0.0, "weight of the images' norm", low=0)
     batch: int = option(100, "classes that share BatchNorm statistics", low=1)
+    codec_every: int = codec_every()
     labels: str = option("teacher", "labels: teacher (for every batch) or static", choices=("teacher", "static"))
     temperature: float = option(30.0, "temperature of the students' loss", over=0)
     protocol: str = option("sre2l-cifar", "protocol recommended to students")
@@ -116,7 +118,16 @@ def label_bytes(images: int, classes: int, epochs: int) -> tuple[int, int]:
 
 
 def recover(
-    net: nn.Module, cfg: Config, labels: range, sets: range, mean: Tensor, std: Tensor, *, size: int, precision: str
+    net: nn.Module,
+    cfg: Config,
+    labels: range,
+    sets: range,
+    mean: Tensor,
+    std: Tensor,
+    *,
+    size: int,
+    precision: str,
+    loop: InLoop = OFF,
 ) -> dict[str, Tensor]:
     """`images` of some classes, u8 `[K, classes, channels, size, size]`, recovered from noise.
 
@@ -128,6 +139,7 @@ def recover(
         mean, std: of the teacher's images, `[channels, 1, 1]`, on its device.
         size: side of the images, pixels.
         precision: bf16 or fp32.
+        loop: a codec in the loop.
 
     Raises:
         TrainingError: an image that is not a number.
@@ -147,8 +159,9 @@ def recover(
         draws(settings, names, size=(size, size), device=mean.device),
         precision=precision,
         bounds=((0 - mean) / std, (1 - mean) / std),
+        loop=loop,
     )
-    return {"images": ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)}
+    return {"images": quantised(x, mean, std)}
 
 
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
@@ -166,15 +179,24 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
     return Plan(steps=steps, artifact_bytes=size + label_bytes, images=images, label_bytes=label_bytes)
 
 
-def _recovered(cfg: Config, run: Run, net: nn.Module, source: Source, mean: Tensor, std: Tensor) -> Tensor:
+def codec(cfg: Config, run: Run, source: Source) -> InLoop:
+    """The codec in the loop. UsageError."""
+    work = batches(cfg.ipc, len(source.classes), cfg.batch, source.images.shape[2] ** 2)
+    return in_loop(cfg, run, source, units=[sets for _, sets in work])
+
+
+def _recovered(
+    cfg: Config, run: Run, net: nn.Module, source: Source, mean: Tensor, std: Tensor, loop: InLoop
+) -> Tensor:
     """All images, u8 `[C · ipc, channels, H, W]`, class by class, one stage a unit of work."""
     classes, size = len(source.classes), source.images.shape[2]
-    other = ("dataset", "ipc", "batch", "labels", "temperature", "protocol", "size")  # what no image depends on
-    shared = {key: value for key, value in vars(cfg).items() if key not in other}
+    # what no image depends on, or only if it is on
+    other = ("dataset", "ipc", "batch", "labels", "temperature", "protocol", "size", "codec_every")
+    shared = {key: value for key, value in vars(cfg).items() if key not in other} | loop.settings
     work = batches(cfg.ipc, classes, cfg.batch, size**2)
     todo = []
     for stage, (labels, sets) in zip(numbered("recover", len(work)), work, strict=True):
-        make = partial(recover, net, cfg, labels, sets, mean, std, size=size, precision=run.precision)
+        make = partial(recover, net, cfg, labels, sets, mean, std, size=size, precision=run.precision, loop=loop)
         settings = {**shared, "classes": [labels.start, labels.stop], "sets": [sets.start, sets.stop]}
         todo.append((stage, make, settings))
     images = torch.empty(classes, cfg.ipc, len(mean), size, size, dtype=torch.uint8)
@@ -185,11 +207,11 @@ def _recovered(cfg: Config, run: Run, net: nn.Module, source: Source, mean: Tens
 
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
-    classes, students = len(source.classes), protocol(cfg.protocol)
+    classes, students, loop = len(source.classes), protocol(cfg.protocol), codec(cfg, run, source)
     (net,), records = teachers(run, source, (cfg.teacher,), cfg.teacher_epochs, cfg.seed, protocol=cfg.teacher_protocol)
     mean, std = (torch.tensor(x, device=run.device).view(-1, 1, 1) for x in (source.mean, source.std))
     image_labels = torch.arange(classes).repeat_interleave(cfg.ipc)
-    images = run.coded(_recovered(cfg, run, net, source, mean, std), image_labels)
+    images = run.coded(_recovered(cfg, run, net, source, mean, std, loop), image_labels)
 
     logits, whole = label_bytes(len(images), classes, students.epochs)
     kept = {"teacher": "The teacher labels every batch, and no label", "static": "One label an image (SRe2L*)"}
@@ -203,7 +225,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
     if cfg.labels == "static":
         decoder = Identity(images, [(0, 1)] * images.shape[1]).to(run.device)
         work = partial(static_logits, [net], decoder, mean, std)
-        stored_labels = run.stage("labels", lambda: {"logits": work()}, {**asdict(cfg), **run.seen})
+        known = {key: value for key, value in asdict(cfg).items() if key != "codec_every"}  # the pixels tell
+        stored_labels = run.stage("labels", lambda: {"logits": work()}, {**known, **run.seen})
         tensors["labels.logits"] = stored_labels["logits"]
     else:
         published = publish(run, source, [net], records)
@@ -217,6 +240,6 @@ def distill(cfg: Config, run: Run) -> Artifact:
         protocol=students,
         teachers=records,
         citation=CITATION,
-        deviations=[*DEVIATIONS, stored],
+        deviations=[*DEVIATIONS, *loop.deviations, stored],
         paper=paper_rows(PAPER, cfg, "SRe2L"),
     )

@@ -39,14 +39,15 @@ from recipes.gradients.matching import DISTANCES, Matching, first_images, mixed
 from recipes.gradients.outer import Matcher, Real
 from recipes.gradients.regions import POLICIES, Search, Searching, candidates, evenness
 from recipes.run import papers
-from recipes.run.draws import require_images, scale
+from recipes.run.draws import quantised, require_images, scale
 from recipes.run.options import check_options, option
 from recipes.run.papers import paper_rows
 from recipes.run.plan import Plan, Step, net
 from recipes.run.presets import read_presets
 from recipes.run.run import Run
+from recipes.run.straight_through import codec_every, in_loop
 from recipes.run.teachers import publish, teachers
-from recipes.run.units import numbered
+from recipes.run.units import parts
 
 log = logging.getLogger(__name__)
 _CHUNKS = 50  # stages that the outer iterations are cut into, at most
@@ -74,6 +75,7 @@ class Config:
     net_augment: str = option("color_crop", "DSA of the net's real images, joined by _")
     cutmix: float = option(0.5, "share of the net's batches with CutMix", low=0, high=1)
     together: int = option(0, "classes at once; 0: 1 on a CPU, 10 on a GPU", low=0)
+    codec_every: int = codec_every()
 
     regions: int = option(4, "regions of an image beside its tiles (k)", low=0)
     policy: str = option("rbp", f"choice of regions: {', '.join(POLICIES)}", choices=tuple(POLICIES))
@@ -187,37 +189,34 @@ def check(cfg: Config, source: Source) -> None:
 def advance(
     cfg: Config, outers: range, state: dict[str, Tensor], look: Searching, matcher: Matcher
 ) -> dict[str, Tensor]:
-    """The state after some outer iterations: images and velocity `[K, n, C, H, W]`, norms `[2]`, regions `[K · n, k]`.
+    """The state after some outer iterations: that of `Matcher.state`, and regions `[K · n, k]`.
 
     Regions are chosen at the start of an outer iteration.
     """
-    images, velocity, norms, regions = (
-        sent(state[key], matcher.device) for key in ("images", "velocity", "norms", "regions")
-    )
-    matcher.start(images, velocity, norms)
+    learned = {key: sent(value, matcher.device) for key, value in state.items()}
+    regions = learned.pop("regions")
+    matcher.start(**learned)
     for outer in outers:
         if cfg.regions and look.due(outer):
             matcher.report()  # the choice waits for the device too, and is of no use where an image is not a number
-            old, now = regions, matcher.images.clamp(0, 1).flatten(0, 1)
+            old, now = regions, matcher.shown().clamp(0, 1).flatten(0, 1)
             regions = look.chosen(now, outer, old if outer else None)
             changed = int((regions != old).sum()) if outer else regions.numel()
             log.info("outer iteration %d: %d regions are new", outer, changed)
         # slot after slot the images of a class: [K, (f² + k) · n, 2]
-        corners = look.corners(regions).unflatten(0, images.shape[:2]).transpose(1, 2).flatten(1, 2)
+        corners = look.corners(regions).unflatten(0, matcher.images.shape[:2]).transpose(1, 2).flatten(1, 2)
         matcher.iterate(outer, corners)
     return {**matcher.state(), "regions": regions}
 
 
 def chunks(cfg: Config) -> list[tuple[str, range]]:
     """(stage, outer iterations) of every stage of the matching."""
-    size = -(-cfg.n_outer // _CHUNKS)
-    parts = [range(first, min(first + size, cfg.n_outer)) for first in range(0, cfg.n_outer, size)]
-    return list(zip(numbered("match", len(parts)), parts, strict=True))
+    return parts("match", cfg.n_outer, _CHUNKS)
 
 
 def _settings(cfg: Config) -> dict[str, Any]:
     """What the images depend on, so that runs of other regions, losses and students share no more and no less."""
-    unused = {"protocol", "student_epochs"}
+    unused = {"protocol", "student_epochs", "codec_every"}
     policy = cfg.policy if cfg.regions else ""
     if not policy:
         unused |= {"policy", "iou"}
@@ -264,7 +263,7 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train")
     check(cfg, source)
-    classes, side = len(source.classes), source.images.shape[2]
+    classes, side, loop = len(source.classes), source.images.shape[2], in_loop(cfg, run, source, normalised=False)
     needed = cfg.factor**2 * cfg.ipc
     rows = run.stage("select", lambda: {"rows": first_images(source, needed)}, {"images": needed})["rows"]
     nets, records = teachers(run, source, (cfg.proxy,), cfg.proxy_epochs, cfg.seed, protocol=cfg.proxy_protocol)
@@ -273,8 +272,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
     labels = torch.arange(classes).repeat_interleave(cfg.ipc)
     look = Searching(search(cfg), Proxy(nets[0], *scale(source, run.device)), labels.to(run.device), side)
     real = Real(source, training(cfg), cfg.seed, cfg.batch_real, run.device)
-    images, shared = mixed(source.images[rows], cfg.factor), _settings(cfg)
-    matcher = Matcher(images, look.side, real, matching(cfg, side, run.device), contrasting(cfg))
+    images, shared = mixed(source.images[rows], cfg.factor), _settings(cfg) | loop.settings
+    matcher = Matcher(images, look.side, real, matching(cfg, side, run.device), contrasting(cfg), loop)
     state = {
         "images": images,
         "velocity": torch.zeros_like(images),
@@ -285,7 +284,8 @@ def distill(cfg: Config, run: Run) -> Artifact:
         work = partial(advance, cfg, outers, state, look, matcher)
         state = run.stage(stage, work, {**shared, "outer": [outers.start, outers.stop]})
 
-    stored = run.coded((state["images"].clamp(0, 1) * 255).round().to(torch.uint8).flatten(0, 1), labels)
+    unit = torch.zeros(()), torch.ones(())  # mean and standard deviation of unit scale
+    stored = run.coded(quantised(state["images"].flatten(0, 1), *unit), labels)
     corners = look.corners(state["regions"].to(run.device))
     even, covered = evenness(look.maps(stored.to(run.device) / 255, corners))
     (proxy,) = publish(run, source, nets, records)
@@ -308,7 +308,7 @@ def distill(cfg: Config, run: Run) -> Artifact:
         protocol=students(cfg),
         teachers=records if cfg.regions and cfg.policy != "random" else [],
         citation="\n".join([papers.UDD, papers.IDC] if is_udd else [papers.IDC]),
-        deviations=[*(PRESETS.deviations["udd"] if is_udd else []), *PRESETS.deviations["idc"]],
+        deviations=[*(PRESETS.deviations["udd"] if is_udd else []), *PRESETS.deviations["idc"], *loop.deviations],
         paper=paper_rows(papers.IDC_TABLE if tiled else papers.IDC_I_TABLE, cfg, "IDC" if tiled else "IDC-I"),
         method=method(cfg),
         measured=measured,

@@ -77,6 +77,19 @@ def cut(pictures: Tensor, count: int) -> Tensor:
     return images.contiguous()
 
 
+def with_sheet(encoding: Mapping[str, Any], labels: Tensor, side: int) -> dict[str, Any]:
+    """An encoding with the number of images of its sheets, for images of classes `[N]` with `side` pixels at most.
+
+    Raises:
+        UsageError: a sheet that the classes do not fill, or one that is too large.
+    """
+    whole = dict(encoding)
+    if "sheet" in whole:
+        whole["sheet"] = whole["sheet"] or _largest(labels, side)
+        _check_sheet(labels, side, whole["sheet"])
+    return whole
+
+
 def encode(images: Tensor, labels: Tensor, encoding: Mapping[str, Any]) -> Coded:
     """Images u8 `[N, C, H, W]` of classes `[N]` as pictures.
 
@@ -88,10 +101,8 @@ def encode(images: Tensor, labels: Tensor, encoding: Mapping[str, Any]) -> Coded
         UsageError: a sheet that the classes do not fill, one that is too large, or a codec that this Pillow lacks.
     """
     check_codec(encoding["codec"])
-    images, labels, whole = images.detach().cpu(), labels.detach().cpu(), dict(encoding)
-    if "sheet" in whole:
-        whole["sheet"] = whole["sheet"] or _largest(images, labels)
-        _check_sheet(images, labels, whole["sheet"])
+    images, labels = images.detach().cpu(), labels.detach().cpu()
+    whole = with_sheet(encoding, labels, max(images.shape[2:]))
     size = picture_size(whole, (images.shape[1], images.shape[2], images.shape[3]))
     pixels = sheets(images, whole.get("sheet", 1))
     pictures = [_encoded(picture.numpy(), whole) for picture in pixels]
@@ -162,20 +173,20 @@ def _encoded(picture: NDArray[np.uint8], encoding: Mapping[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def _largest(images: Tensor, labels: Tensor) -> int:
+def _largest(labels: Tensor, side: int) -> int:
     """Images of a sheet: the most that divide the number of every class, within the side of a picture."""
     counts = torch.unique_consecutive(labels, return_counts=True)[1].tolist()
-    even, most = math.gcd(*counts), SIDE // max(images.shape[2:])
+    even, most = math.gcd(*counts), SIDE // side
     return max(n for n in range(1, even + 1) if even % n == 0 and grid(n)[1] <= most)
 
 
-def _check_sheet(images: Tensor, labels: Tensor, count: int) -> None:
-    if len(images) % count or not bool((labels.view(-1, count) == labels[::count, None]).all()):
+def _check_sheet(labels: Tensor, side: int, count: int) -> None:
+    if len(labels) % count or not bool((labels.view(-1, count) == labels[::count, None]).all()):
         cause = f"a picture of {count} images mixes classes, or is not filled"
         raise UsageError(f"{cause}; choose a divisor of the images of every class")
-    side = grid(count)[1] * max(images.shape[2:])
-    if side > SIDE:
-        cause = f"a picture of {count} images has {side:,} pixels a side, and {SIDE:,} are allowed"
+    whole = grid(count)[1] * side
+    if whole > SIDE:
+        cause = f"a picture of {count} images has {whole:,} pixels a side, and {SIDE:,} are allowed"
         raise UsageError(f"{cause}; lower /{count}")
 
 

@@ -39,6 +39,7 @@ from ddhub.training.optimizer import build_optimizer, restart
 from recipes.gradients.contrast import Contrast, Contrasting
 from recipes.gradients.matching import Matching, formations, image_gradients, stepped, turns
 from recipes.run.draws import generator
+from recipes.run.straight_through import OFF, InLoop
 from recipes.run.teachers import real_data
 
 log = logging.getLogger(__name__)
@@ -106,13 +107,21 @@ class Matcher:
         real: real images, on the device that computes.
         settings: settings of the matching.
         contrasting: how the loss beside it is taken, if there is one.
+        loop: a codec in the loop; its steps are inner iterations, counted over the whole run.
     """
 
     def __init__(
-        self, images: Tensor, side: int, real: Real, settings: Matching, contrasting: Contrasting | None = None
+        self,
+        images: Tensor,
+        side: int,
+        real: Real,
+        settings: Matching,
+        contrasting: Contrasting | None = None,
+        loop: InLoop = OFF,
     ) -> None:
         self.side, self.real, self.settings, self.device = side, real, settings, real.data.device
         self.images, self.velocity = (torch.zeros_like(images, device=self.device) for _ in range(2))
+        self.loop, self.residual = loop, torch.zeros_like(self.images) if loop.every else None
         self.norms, self.loss = (images.new_zeros(shape, device=self.device) for shape in ([2], []))
         self.contrast = Contrast(contrasting, self.norms) if contrasting else None
         self.net = self._built(0).to(self.device, images.dtype)
@@ -120,15 +129,26 @@ class Matcher:
         self.reads = 1 if self.device.type == "cpu" else _READ  # outer iterations after which losses are read
         self._unread: list[tuple[int, Tensor]] = []
 
-    def start(self, images: Tensor, velocity: Tensor, norms: Tensor) -> None:
-        """Go on from S and v `[K, n, C, H, W]` and the running norms `[2]` of the contrastive loss."""
+    def start(self, images: Tensor, velocity: Tensor, norms: Tensor, residual: Tensor | None = None) -> None:
+        """Go on from S and v `[K, n, C, H, W]`, and the running norms `[2]` of the contrastive loss.
+
+        So from the residual of a codec in the loop, which there is none of before the first iteration: it makes one.
+        """
         for held, given in ((self.images, images), (self.velocity, velocity), (self.norms, norms)):
             held.copy_(given)
+        if self.residual is not None and residual is not None:
+            self.residual.copy_(residual)
 
     def state(self) -> dict[str, Tensor]:
-        """S, v and the norms as they are now, all reported: what `start` takes."""
+        """S, v, the norms and the residual, if any, as they are now, all reported: what `start` takes."""
         self.report()
-        return {"images": self.images.clone(), "velocity": self.velocity.clone(), "norms": self.norms.clone()}
+        state = {"images": self.images.clone(), "velocity": self.velocity.clone(), "norms": self.norms.clone()}
+        return state if self.residual is None else {**state, "residual": self.residual.clone()}
+
+    def shown(self, images: Tensor | None = None, part: slice = slice(None)) -> Tensor:
+        """S, or images of some classes in its place, as the net sees them: with the residual, if any."""
+        images = self.images if images is None else images
+        return images if self.residual is None else images + self.residual[part]
 
     def iterate(self, number: int, corners: Tensor) -> None:
         """Outer iteration `number`, from 0.
@@ -154,6 +174,8 @@ class Matcher:
         self._renew(number)
         self.images.clamp_(0, 1)
         for i in range(settings.inner):
+            if self.residual is not None and self.loop.due(first + i):
+                self.residual.copy_(self.loop.residual(self.images))
             if contrast is not None and i % contrast.settings.every == 0:
                 remember(corners, bank)
             match(u[i], rows[i], pick[i], corners, key=contrast is not None and contrast.measures(i))
@@ -192,7 +214,7 @@ class Matcher:
     def _remember(self, corners: Tensor, bank: Tensor) -> None:
         """Make the bank of the contrastive loss from the formations `bank` `[K, M]`."""
         assert self.contrast is not None
-        x = self.real.data.normalize(formations(self.images, corners, bank, self.side))
+        x = self.real.data.normalize(formations(self.shown(), corners, bank, self.side))
         self.contrast.remember(self.net.features, x, bank, corners.shape[1])
 
     def _match(self, u: Tensor, rows: Tensor, pick: Tensor, corners: Tensor, key: Hashable) -> None:
@@ -207,7 +229,7 @@ class Matcher:
         data, settings = self.real.data, self.settings
 
         def shown(leaf: Tensor, part: slice) -> Tensor:
-            x = formations(leaf, corners[part], pick[part], self.side)
+            x = formations(self.shown(leaf, part), corners[part], pick[part], self.side)
             return siamese(data.normalize(x), u[part], settings.augment)
 
         def wanted(part: slice) -> Tensor:

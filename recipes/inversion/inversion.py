@@ -40,6 +40,7 @@ from ddhub.training.capture import Captured
 from ddhub.training.optimizer import set_rate
 from recipes.inversion.batchnorm import gaps
 from recipes.run.draws import generator
+from recipes.run.straight_through import OFF, InLoop
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +200,7 @@ def optimise(
     precision: str,
     bounds: tuple[Tensor, Tensor] | None = None,
     mask: Callable[[int, Tensor], Tensor] | None = None,
+    loop: InLoop = OFF,
 ) -> Tensor:
     """The variables `[K, ...]` of K sets after all steps, from `x`.
 
@@ -213,6 +215,7 @@ def optimise(
         bounds: lowest and highest values, to which the variables are clamped after every step.
         mask: M in [0, 1] of a step, from its number and the variables before it; where it is 0 they do not change. It
             is called before the step, outside of what is captured.
+        loop: a codec in the loop of variables that are images `[K, B, channels, H, W]`: image k of B classes.
 
     Raises:
         TrainingError: a variable that is not a number.
@@ -220,10 +223,12 @@ def optimise(
     """
     # Fused optimizers go through memory: a variable and its gradient have to lie there in one order.
     x = x.clone(memory_format=torch.contiguous_format).requires_grad_()
+    residual = torch.zeros_like(x, requires_grad=False) if loop.every else None
 
     def work(number: Tensor, share: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            batch = augment(images(x), view.of(number), 0)
+            shown = images(x) if residual is None else images(x) + residual
+            batch = augment(shown, view.of(number), 0)
             loss = objective(net, batch, target, settings.beta, settings.first_bn)
             if settings.tv:
                 loss = loss + settings.tv * variation(batch)
@@ -245,6 +250,8 @@ def optimise(
     numbers = torch.arange(settings.steps, device=x.device).split(1)
     for k in tqdm(range(settings.steps), unit="step", leave=False, disable=None):
         set_rate(solver, settings.lr * (1 + math.cos(math.pi * k / settings.steps)) / 2)
+        if residual is not None and loop.due(k):
+            residual.copy_(loop.residual(x.transpose(0, 1)).transpose(0, 1))
         loss = step(numbers[k]) if mask is None else step(numbers[k], mask(k, x.detach()))
         if k % _READ == 0 or k == settings.steps - 1:
             log.info("step %d of %d: loss %.4g", k + 1, settings.steps, float(loss.mean()))

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from ddhub.errors import UsageError, unknown
 from ddhub.measures.cam import attention, cam
 from recipes.inversion.inversion import Inversion, answers, draws, optimise
-from recipes.run.draws import normalised
+from recipes.run.draws import normalised, quantised
+from recipes.run.straight_through import OFF, InLoop
 
 PARTS = ("background", "all", "inverted")
 
@@ -89,6 +90,7 @@ def refine(
     mean: Tensor,
     std: Tensor,
     precision: str,
+    loop: InLoop = OFF,
 ) -> dict[str, Tensor]:
     """`images` u8 `[K, B, channels, H, W]` after all steps from `start`; `checks` f32 `[2, K, 3]` of before and after.
 
@@ -101,6 +103,7 @@ def refine(
         words: names of the sets, (seed, ...), for their draws.
         mean, std: of the net's images, `[channels, 1, 1]`, on its device.
         precision: bf16 or fp32, of the steps.
+        loop: a codec in the loop; masks and `checks` are of the images before it.
 
     Raises:
         TrainingError: an image that is not a number.
@@ -122,8 +125,10 @@ def refine(
 
     view = draws(settings, words, size=size, device=x.device)
     bounds = ((0 - mean) / std, (1 - mean) / std)
-    done = optimise(net, x, lambda x: x, target, settings, view, precision=precision, bounds=bounds, mask=mask)
-    images = ((done * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    done = optimise(
+        net, x, lambda x: x, target, settings, view, precision=precision, bounds=bounds, mask=mask, loop=loop
+    )
+    images = quantised(done, mean, std)
     after = normalised(images.flatten(0, 1), mean, std).unflatten(0, (sets, -1))
     judged = [checks(net, batch, target, settings.first_bn) for batch in (x, after)]
     return {"images": images, "checks": torch.stack(judged)}

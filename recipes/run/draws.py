@@ -52,6 +52,11 @@ def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
+def quantised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Images as they are stored, u8 `[..., C, H, W]`, of what `normalised` gives."""
+    return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def require_images(source: Source, needed: int, reason: str, option: str = "--ipc") -> None:
     """UsageError "REASON, but class C of S has K images; lower OPTION" unless every class has as many as needed."""
     counts = torch.bincount(source.labels, minlength=len(source.classes))

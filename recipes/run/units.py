@@ -33,6 +33,13 @@ def batches(ipc: int, classes: int, most: int, area: int) -> list[tuple[range, r
     return [(label_range, sets) for label_range in labels for sets in units(ipc, len(label_range) * area)]
 
 
+def parts(stage: str, count: int, most: int) -> list[tuple[str, range]]:
+    """(stage, iterations) of `count` iterations in turn, cut into at most `most` stages."""
+    size = -(-count // most)
+    cut = [range(first, min(first + size, count)) for first in range(0, count, size)]
+    return list(zip(numbered(stage, len(cut)), cut, strict=True))
+
+
 def numbered(stage: str, count: int) -> list[str]:
     """Names of the stages of `count` units: `STAGE` if there is one, else `STAGE-0`, `STAGE-1`, ..."""
     return [stage] if count == 1 else [f"{stage}-{number}" for number in range(count)]

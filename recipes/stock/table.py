@@ -42,6 +42,7 @@ from ddhub.protocols.named import changed, protocol
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources.known import FOLDER, find
 from recipes.run.options import configure, discover
+from recipes.run.straight_through import require_lossy
 
 TIERS = ("cpu", "gpu")
 _MOST = 1_000_000  # of seeds and epochs: more are a slip of the pen
@@ -215,9 +216,9 @@ def _in_tier(row: Mapping[str, Any], special: Mapping[str, Any], recipe: ModuleT
     keys = [item.name for item in fields(Student)]
     encoding, bits = merged.get("encoding", "png"), merged.get("label_bits", 16)
     require(isinstance(encoding, str), "encoding", encoding, "a text")
-    parse(encoding)  # raises what is wrong with it
     require(bits in BITS, "label_bits", bits, "16, 8 or 4")
     cfg = configure(recipe, preset, _typed(recipe, merged["settings"]))
+    require_lossy(cfg, parse(encoding))  # raises what is wrong with the encoding
     if not cfg.dataset.startswith(FOLDER):
         find(cfg.dataset)
     return Item(

@@ -30,6 +30,7 @@ from ddhub.errors import TrainingError
 from ddhub.training.capture import Captured
 from ddhub.training.devices import computing
 from recipes.run.draws import generator
+from recipes.run.straight_through import OFF, InLoop
 from recipes.trajectories.adjoint import match
 from recipes.trajectories.dae import PixelWeights
 from recipes.trajectories.flat import Flat
@@ -128,11 +129,17 @@ def started(images: Tensor, labels: Tensor, step: float) -> State:
 
     It is X `images` `[n, C, H, W]`, normalised, logits Y `labels` `[n, K]`, η `step` `[]`, `velocity.` of each, F
     `weights` `[n, 1, H, W]`, and of all iterations so far how many `learned` `[]` and the least loss `least` `[]`.
+    A codec in the loop adds its `residual` `[n, C, H, W]` before the first one.
     """
     state = {"images": images, "labels": labels, "step": images.new_tensor(step)}
     state |= {f"velocity.{name}": torch.zeros_like(value) for name, value in state.items()}
     weights = images.new_ones(len(images), 1, *images.shape[2:])
     return {**state, "weights": weights, "learned": torch.tensor(0), "least": images.new_tensor(torch.inf)}
+
+
+def shown(state: State) -> Tensor:
+    """The images of a state as its student sees them: X, and the residual of a codec in the loop."""
+    return state["images"] + state["residual"] if "residual" in state else state["images"]
 
 
 def student_of(flat: Flat, state: State, settings: Outer, device: torch.device) -> Student:
@@ -148,16 +155,26 @@ def advance(
     student: Student,
     settings: Outer,
     look: PixelWeights | None,
+    loop: InLoop = OFF,
 ) -> State:
-    """The state after some iterations; arguments as of `outer_iteration`, and what says where pixels matter, if any.
+    """The state after some iterations.
+
+    Args:
+        iterations: their numbers.
+        state, trajectories, student, settings: as of `outer_iteration`.
+        look: what says where pixels matter, if anything does.
+        loop: a codec in the loop, whose steps are iterations; the images lie class by class.
 
     Raises:
         TrainingError: images, labels or a step size that are not numbers, or a step size that is not above 0.
     """
     state, losses = {key: sent(value, student.device) for key, value in state.items()}, []
     for iteration in iterations:
+        if loop.due(iteration):
+            images = state["images"].unflatten(0, (state["labels"].shape[1], -1))
+            state = {**state, "residual": loop.residual(images).flatten(0, 1)}
         if look and look.settings.due(iteration):
-            weights = look.weights(state["images"], state["labels"].argmax(1), iteration)
+            weights = look.weights(shown(state), state["labels"].argmax(1), iteration)
             state = {**state, "weights": weights}
         state, loss = outer_iteration(iteration, state, trajectories, student, settings)
         losses.append(loss)
@@ -191,7 +208,7 @@ def outer_iteration(
         student: the student, kept from one iteration to the next.
         settings: the settings.
     """
-    images = state["images"]
+    images = shown(state)
     draw = drawn(iteration, len(images), len(trajectories), settings)
     path = trajectories[draw.expert]
     start, target = (

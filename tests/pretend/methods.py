@@ -70,6 +70,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]], list[dict[s
     "edf, smooth": ("edf", {**EDF, "cam": "smooth-grad-cam++", "way": "reverse", "init": "real"}, EDF_MORE, []),
     "edf, datm": ("edf", {**EDF, "cam": "none", "drop": 0.0, "way": "unroll"}, EDF_MORE, []),
     "edf, mtt": ("edf", {**EDF, "cam": "none", "drop": 0.0, "labels": "hard", "segment": 2}, EDF_MORE, []),
+    **{
+        f"{name}, codec": (name, {**changes, "codec_every": 2}, [{"steps": 6}] * (name == "sre2l"), [])
+        for name, changes in {
+            "sre2l": {}, "udd": {"n_outer": 1, "regions": 0, "contrast": "none"}, "edf": EDF
+        }.items()
+    },
     "random-real": ("random-real", {}, [], []),
     "coreset": ("coreset", {}, [], []),
 }  # fmt: skip
@@ -110,7 +116,9 @@ def run(recipe: str, changes: Mapping[str, Any], out: Path, device: str) -> tupl
     log.addHandler(handler)
     waits.clear()
     try:
-        work = Run(RECIPES[recipe], cfg, out, device=device, precision="fp32", work=WORK / device.partition(":")[0])
+        encoding = "avif:30" if changes.get("codec_every") else "png"
+        folder = WORK / device.partition(":")[0]
+        work = Run(RECIPES[recipe], cfg, out, device=device, precision="fp32", work=folder, encoding=encoding)
         artifact = RECIPES[recipe].distill(cfg, work)
     finally:
         log.removeHandler(handler)

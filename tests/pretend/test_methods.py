@@ -10,10 +10,13 @@ from pretend.asked import Table, asked, places
 ALLOWED = {
     "recipes/trajectories/checkpoints.py Checkpoints.write": (2, "an epoch of each of two experts is written"),
 }
-# Places that may wait once an epoch of an expert, or an outer iteration or a refresh within it, and why; none a step.
+# Places that may wait once an epoch of an expert, or an outer iteration or a refresh within it, and why; of steps alone
+# those that the codec is in the loop of.
 _REGIONS = "the search for regions, once in so many outer iterations, works with lists on the host"
 WAITS: dict[str, dict[str, str]] = {
-    "by_step": {},
+    "by_step": {
+        "ddhub/artifact/codec.py encode": "a codec in the loop works on the host, once in so many steps",
+    },
     "by_epoch": {
         "recipes/trajectories/experts.py _trajectories": "parameters are looked at for numbers after each epoch",
         "recipes/gradients/outer.py Matcher.report": "loss and images are read before regions are chosen again",

@@ -140,8 +140,8 @@ def test_a_skipped_iteration_leaves_every_bit(loss: float, monkeypatch: pytest.M
 # Gradients of an iteration, against the whole unrolled
 
 
-@pytest.mark.parametrize("drop", [0.0, 0.25])
-def test_an_iteration_has_the_gradients_of_the_unrolled_student_with_dsa_and_weights(drop: float) -> None:
+@pytest.mark.parametrize(("drop", "coded"), [(0.0, False), (0.25, False), (0.0, True)])
+def test_an_iteration_has_the_gradients_of_the_unrolled_student_with_dsa_and_weights(drop: float, coded: bool) -> None:
     torch.manual_seed(0)
     net = models.build("convnet3-w4", classes=3, size=8).double()
     names, shapes = zip(*[(name, p.shape) for name, p in net.named_parameters()], strict=True)
@@ -151,6 +151,8 @@ def test_an_iteration_has_the_gradients_of_the_unrolled_student_with_dsa_and_wei
     how = replace(HOW, drop=drop)
     state = started(random(6, 3, 8, 8), random(6, 3, seed=1), 0.05)
     state["weights"] = 1 + random(6, 1, 8, 8, seed=4).abs()
+    residual = 0.3 * random(6, 3, 8, 8, seed=5) * coded
+    state |= {"residual": residual} if coded else {}
     after, loss = outer_iteration(1, state, paths, student_of(Flat("convnet3-w4", 3, 8, 3), state, how, CPU), how)
 
     draw = drawn(1, 6, 2, how)
@@ -158,7 +160,7 @@ def test_an_iteration_has_the_gradients_of_the_unrolled_student_with_dsa_and_wei
     start, target = paths[draw.expert, draw.epoch], paths[draw.expert, draw.epoch + 1]
     student = start.clone().requires_grad_()
     for k, rows in enumerate(draw.rows):
-        view = dsa(x[rows], draw.u[k, : len(rows)], draw.ops[k : k + 1], crop=0.125)
+        view = dsa(x[rows] + residual[rows], draw.u[k, : len(rows)], draw.ops[k : k + 1], crop=0.125)
         parts = [part.view(shape) for part, shape in zip(student.split(sizes), shapes, strict=True)]
         logits = functional_call(net, dict(zip(names, parts, strict=True)), (view,))
         inner = F.cross_entropy(logits, y[rows].softmax(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -99,8 +100,18 @@ def gradient(net: models.Net, x: Tensor, label: int, graph: bool = False) -> lis
     return list(torch.autograd.grad(loss, weights, create_graph=graph))
 
 
-def plain_iteration(number: int, images: Tensor, velocity: Tensor, corners: Tensor, how: Matching) -> list[Tensor]:
-    """IDC's loop as the paper's code has it: torch's SGD over all of S, a step after every class."""
+def plain_iteration(
+    number: int,
+    images: Tensor,
+    velocity: Tensor,
+    corners: Tensor,
+    how: Matching,
+    decoded: Callable[[int, Tensor], Tensor | None] = lambda *_: None,
+) -> list[Tensor]:
+    """IDC's loop as the paper's code has it: torch's SGD over all of S, a step after every class.
+
+    `decoded` says of an inner iteration and S what the net sees in its place, if that is news.
+    """
     loader, given = real(how), images.clamp(0, 1).requires_grad_()
     sgd = torch.optim.SGD([given], lr=how.rate, momentum=how.momentum)
     sgd.state[given]["momentum_buffer"] = velocity.clone()
@@ -113,9 +124,12 @@ def plain_iteration(number: int, images: Tensor, velocity: Tensor, corners: Tens
         theta = models.build(how.net, classes=3, size=8).double()
     assert isinstance(theta, models.Net)
     optimizer = build_optimizer(theta, loader.data.protocol)
+    residual = torch.zeros_like(images)
     for i in range(how.inner):
+        if (seen := decoded(number * how.inner + i, given.detach())) is not None:
+            residual = seen - given.detach()
         for c in range(3):
-            own = loader.data.normalize(squares(given[c], corners[c], pick[i, c]))
+            own = loader.data.normalize(squares(given[c] + residual[c], corners[c], pick[i, c]))
             both = torch.cat([loader.images(rows[i, c][None])[0].double(), own])
             both = dsa(both, u[i, c].expand(len(both), -1), how.augment, form="idc")
             wanted = gradient(theta, both[: how.batch_real].detach(), c)

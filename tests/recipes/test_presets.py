@@ -23,8 +23,12 @@ RECIPES = discover()
 BEFORE = json.loads((ROOT / "tests" / "recipes" / "presets.json").read_text())
 
 
+YOUNGER = {"codec_every": 0}  # options that came later, at which presets have what they had
+
+
 def mark(cfg: Any) -> str:
-    return hashlib.sha256(json.dumps(asdict(cfg), sort_keys=True).encode()).hexdigest()[:12]
+    old = {key: value for key, value in asdict(cfg).items() if key not in YOUNGER or value != YOUNGER[key]}
+    return hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @pytest.mark.parametrize("method", BEFORE)

@@ -30,6 +30,7 @@ from recipes.gradients.matching import formations
 from recipes.gradients.outer import Matcher, Real
 from recipes.gradients.regions import Searching
 from recipes.run.run import Run
+from recipes.run.straight_through import OFF, InLoop
 
 CPU = torch.device("cpu")
 TINY = replace(
@@ -97,7 +98,7 @@ def test_a_scaled_tier_has_the_controls_and_its_steps_scaled() -> None:
     assert (plan.epochs, plan.milestones, plan.decay) == (300, (199, 249), 0.2)
 
 
-def advanced(cfg: udd.Config, device: torch.device = CPU) -> dict[str, Tensor]:
+def advanced(cfg: udd.Config, device: torch.device = CPU, loop: InLoop = OFF) -> dict[str, Tensor]:
     """The state after all outer iterations, on 3 classes of random images of 8 px, with an untrained proxy."""
     data = source(20)
     torch.manual_seed(0)
@@ -112,7 +113,7 @@ def advanced(cfg: udd.Config, device: torch.device = CPU) -> dict[str, Tensor]:
         "norms": torch.zeros(2),
         "regions": torch.zeros(3 * cfg.ipc, cfg.regions, dtype=torch.long),
     }
-    matcher = Matcher(images, look.side, real, udd.matching(cfg, 8, device), udd.contrasting(cfg))
+    matcher = Matcher(images, look.side, real, udd.matching(cfg, 8, device), udd.contrasting(cfg), loop)
     for _, outers in udd.chunks(cfg):
         state = udd.advance(cfg, outers, state, look, matcher)
     return state
