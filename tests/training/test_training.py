@@ -130,3 +130,13 @@ def test_grey_images_train_and_are_scored(test_images: sources.Source) -> None:
     x = (grey.images.float() / 255 - 0.5) / 0.25
     right = (net(x).argmax(1) == grey.labels).sum()
     assert result.accuracy == pytest.approx(float(right)) == loop.evaluate(net, grey, precision="fp32")
+
+
+def test_a_last_batch_of_few_items_is_warned_of(
+    data: DistilledData, test_images: sources.Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    for size, told in ((39, "1 items of 39, and such steps can cost points; batches of 20 are even"), (9, ""), (8, "")):
+        caplog.clear()
+        protocol = replace(data.protocol, epochs=1, batch_size=size)
+        loop.train(data, "convnet3-w4", protocol=protocol, test=test_images, device="cpu", progress=False)
+        assert told in caplog.text and bool(caplog.text) == bool(told), size
