@@ -24,6 +24,18 @@ import torch  # noqa: E402
 from recorded import recorded  # noqa: E402, F401  # a fixture
 from repeated import repeated  # noqa: E402, F401  # a fixture
 
+# Files of 20 s of CPU and more, the longest first; a file is the work of one process (`--dist loadfile`).
+LONG = (
+    "pretend/test_methods.py",
+    "recipes/test_recipes.py",
+    "artifact/test_artifact.py",
+    "artifact/test_mutations.py",
+    "recipes/test_stock_runner.py",
+    "recipes/test_budget.py",
+    "training/test_ranks.py",
+    "test_gpu_check.py",
+    "recipes/test_nrr_dd.py",
+)
 torch.set_num_threads(1)  # tests run side by side, and threads that wait for one another make all of them slow
 
 
@@ -36,6 +48,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a CUDA device where there is none."""
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that no worker is left alone with one of them at the end."""
+    order = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path, len(LONG)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

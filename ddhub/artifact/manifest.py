@@ -30,7 +30,7 @@ from ddhub.errors import ArtifactError
 from ddhub.io.files import leads_out, max_bytes, open_file
 from ddhub.io.json import REPAIR as REPAIR
 from ddhub.io.json import canonical as canonical
-from ddhub.io.json import dump
+from ddhub.io.json import indented, is_indented
 from ddhub.io.json import parse as parse
 
 MANIFEST = "manifest.json"
@@ -117,7 +117,7 @@ def parse_manifest(data: bytes, subject: str) -> Manifest:
         manifest = Manifest.from_json(record)
     except ArtifactError as error:
         raise ArtifactError(f"{subject}: {error}") from None
-    if manifest.render().encode() != data:
+    if not is_indented(data, record):
         raise ArtifactError(f"{subject}: not written as ddhub writes it ({DAMAGED}); {REPAIR}")
     return manifest
 
@@ -252,7 +252,7 @@ class Manifest:
     def render(self) -> str:
         """The text of `manifest.json`, with digest and seal."""
         recipe = {**self.recipe, "run": seal(self.recipe["run"])}
-        return dump({**self._record(), "recipe": recipe, "digest": self.digest}, indent=1) + "\n"
+        return indented({**self._record(), "recipe": recipe, "digest": self.digest}) + "\n"
 
     def bytes_by_tensor(self) -> dict[str, int]:
         """Raw bytes of each stored tensor, labels included: its cost before any compression."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -77,6 +76,8 @@ def _commit(modules: Sequence[Path]) -> str:
     """The repository's commit, with `+` when it does not hold these modules as they are; empty outside a checkout."""
     if not (ROOT / "pyproject.toml").is_file():
         return ""
+    import subprocess  # here because `ddhub list`, which asks no repository, would wait for it
+
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
         diff = subprocess.run(

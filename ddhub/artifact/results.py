@@ -52,6 +52,9 @@ class Result:
     versions: str
 
 
+_FIELDS = {item.name: _TYPES[str(item.type)] for item in fields(Result)}
+
+
 @dataclass(frozen=True)
 class Mean:
     """The results of one artifact and one model under one protocol on one test set, one a seed."""
@@ -124,9 +127,9 @@ def read(folder: str | Path) -> Entry:
         ArtifactError: no artifact there, a damaged manifest or results file, or results of another artifact.
     """
     manifest = read_manifest(folder)
-    lines = enumerate(read_results(folder), 1)
+    lines, owner = enumerate(read_results(folder), 1), (manifest.name, manifest.digest)
     kept = (Path(folder) / PARQUET).is_file()
-    return Entry(manifest, [_result(x, manifest, f"{Path(folder) / RESULTS}, line {i}") for i, x in lines], kept)
+    return Entry(manifest, [_result(x, owner, f"{Path(folder) / RESULTS}, line {i}") for i, x in lines], kept)
 
 
 def settings(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Mean]]:
@@ -144,10 +147,10 @@ def _protocol_digest(settings: str) -> str:
     return Protocol.from_json(json.loads(settings)).digest
 
 
-def _result(record: dict[str, Any], manifest: Manifest, subject: str) -> Result:
-    known = {item.name: _TYPES[str(item.type)] for item in fields(Result)}
-    strange = sorted(known.keys() ^ record.keys())
-    strange += [key for key in known if type(record.get(key)) not in known[key]]
+def _result(record: dict[str, Any], owner: tuple[str, str], subject: str) -> Result:
+    """The result in a record of the artifact with this name and digest."""
+    strange = sorted(_FIELDS.keys() ^ record.keys())
+    strange += [key for key in _FIELDS if type(record.get(key)) not in _FIELDS[key]]
     strange += [] if strange or 0 <= record["accuracy"] <= 100 else ["accuracy"]
     if strange:
         raise ArtifactError(f"{subject}: field {strange[0]!r} is not as in a Result; delete that line")
@@ -157,7 +160,7 @@ def _result(record: dict[str, Any], manifest: Manifest, subject: str) -> Result:
         raise ArtifactError(f"{subject}: {error}; delete that line") from None
     if known_digest != record["protocol_digest"]:
         raise ArtifactError(f"{subject}: its settings are not those of its protocol_digest; delete that line")
-    if (record["artifact"], record["digest"]) != (manifest.name, manifest.digest):
+    if (record["artifact"], record["digest"]) != owner:
         cause = f"a result of {record['artifact']!r}, digest {record['digest'][:12]!r}, not of this artifact"
         raise ArtifactError(f"{subject}: {cause}; delete that line")
     return Result(**record)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ddhub.errors import unknown
-from ddhub.protocols.named import protocols
 
 if TYPE_CHECKING:
     from ddhub.artifact.results import Entry, Mean
@@ -24,7 +23,7 @@ class Choice:
     def tables(self, entries: Iterable[Entry]) -> list[list[Mean]]:
         """The means of each protocol and test set that the choice allows."""
         from ddhub.artifact import results
-        from ddhub.protocols.named import protocol
+        from ddhub.protocols.named import protocol, protocols
 
         name, model, test = self.protocol, self.model, self.test
         tables = list(results.settings(entries).values())

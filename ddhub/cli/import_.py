@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-from ddhub.cli.options import complete_protocols, complete_sources, complete_teachers, json_option
+from ddhub.cli.options import complete_sources, complete_teachers, json_option, protocol_option
 from ddhub.cli.printing import print_json, say
 from ddhub.errors import DDHubError, UsageError, first_line
-from ddhub.protocols.named import protocols
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -74,11 +73,7 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
     shell_complete=complete_teachers,
 )
 @click.option("--temperature", type=float, help="Temperature of soft labels. [default: the protocol's, else 1]")
-@click.option(
-    "--protocol",
-    help=f"Protocol that is recommended for students: {', '.join(protocols())}. [default: the method's]",
-    shell_complete=complete_protocols,
-)
+@protocol_option("Protocol that is recommended for students: {protocols}. [default: the method's]")
 @click.option("--license", metavar="TEXT", help="The license of the files.")
 @click.option("--citation", metavar="TEXT|FILE", help="BibTeX entry of the publication.")
 @click.option("--source-url", metavar="TEXT", help="The web address of the files.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddhub.artifact.results import Entry
 from ddhub.cli.options import json_option, name_argument
 from ddhub.cli.printing import flat, mean_text, print_json, say
-from ddhub.protocols.protocol import Protocol
+
+if TYPE_CHECKING:
+    from ddhub.artifact.results import Entry
 
 
 @click.command()
@@ -58,6 +59,7 @@ def artifact_facts(entry: Entry) -> dict[str, Any]:
     """What `ddhub info` prints about an artifact; `ddhub list --json` prints a part of it."""
     from ddhub.artifact.encoding import name_of
     from ddhub.cards.storage_text import label_bits, storage
+    from ddhub.protocols.protocol import Protocol
 
     m = entry.manifest
     recipe, run = {key: m.recipe[key] for key in ("path", "commit", "preset", "seed")}, m.recipe["run"]

@@ -6,13 +6,15 @@ A rank compares results of one protocol, test set and student (`ddhub.cards.rank
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddhub.artifact.results import Entry
 from ddhub.cli.options import json_option
 from ddhub.cli.printing import accuracy_text, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from ddhub.artifact.results import Entry
 
 _COLUMNS = (">rank", "name", "method", "dataset", ">ipc", ">stored bytes", "accuracy in %", "student", "protocol")
 

@@ -78,6 +78,22 @@ def complete_sources(context: click.Context, param: click.Parameter, incomplete:
     return _starting(KNOWN, incomplete)
 
 
+class _ProtocolOption(click.Option):
+    """An option whose help has the names of the protocols: their table is read when the help is shown, not before."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """As click's, with the names in place of `{protocols}`."""
+        from ddhub.protocols.named import protocols
+
+        self.help = (self.help or "").replace("{protocols}", ", ".join(protocols()))
+        return super().get_help_record(ctx)
+
+
+def protocol_option(text: str) -> Callable[[Any], Any]:
+    """`--protocol`, with a help text in which `{protocols}` are all names."""
+    return click.option("--protocol", cls=_ProtocolOption, help=text, shell_complete=complete_protocols)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 name_argument = click.argument("name", shell_complete=complete_artifacts)
 names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_artifacts)

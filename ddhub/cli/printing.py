@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ddhub.artifact.results import Mean, Result
 from ddhub.errors import DDHubError
+
+if TYPE_CHECKING:
+    from ddhub.artifact.results import Mean, Result
 
 
 def printable(text: str) -> str:

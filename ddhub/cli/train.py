@@ -16,14 +16,13 @@ import click
 
 from ddhub.cli.options import (
     complete_models,
-    complete_protocols,
     complete_sources,
     complete_teachers,
     json_option,
     names_argument,
+    protocol_option,
 )
 from ddhub.cli.printing import print_json, say
-from ddhub.protocols.named import protocols
 
 if TYPE_CHECKING:
     from ddhub.artifact.results import Entry, Result
@@ -39,11 +38,7 @@ if TYPE_CHECKING:
     help="The student: a model of ddhub, or timm:NAME.",
     shell_complete=complete_models,
 )
-@click.option(
-    "--protocol",
-    help=f"The protocol of all students: {', '.join(protocols())}. [default: that of the first artifact]",
-    shell_complete=complete_protocols,
-)
+@protocol_option("The protocol of all students: {protocols}. [default: that of the first artifact]")
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),

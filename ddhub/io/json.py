@@ -18,20 +18,40 @@ from ddhub.errors import ArtifactError, first_line
 REPAIR = "download or regenerate the artifact"
 DEPTH = 32  # of lists and objects in one another
 KEY = 200  # characters of a key, which messages repeat
+_ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False, separators=(",", ":"))
 
 
 def canonical(value: object) -> str:
     """The one JSON text of a value: keys sorted, no spaces, ASCII. ArtifactError if none exists."""
-    return dump(value, separators=(",", ":"))
-
-
-def dump(value: object, **style: Any) -> str:
-    """JSON text of a value, keys sorted, in a style of `json.dumps`. ArtifactError if none exists."""
     try:
-        return json.dumps(value, sort_keys=True, allow_nan=False, **style)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         cause = f"not writable as JSON ({first_line(error)})"
         raise ArtifactError(f"{cause}; use texts, finite numbers, lists and objects") from None
+
+
+def indented(value: object) -> str:
+    """The JSON text of a value for people: keys sorted, a line an entry. ArtifactError if none exists.
+
+    It is that of `json.dumps(value, sort_keys=True, indent=1)`, which is written in Python and three times as slow.
+    """
+    return _indented(json.loads(canonical(value)), "\n")
+
+
+def is_indented(data: bytes, value: object) -> bool:
+    """Whether the bytes of a file are the text of the value that was parsed from them, and a line's end."""
+    return f"{_indented(value, chr(10))}\n".encode() == data
+
+
+def _indented(value: Any, line: str) -> str:
+    """The text of a parsed value; `line` is a line's end with the indent of the next."""
+    below = f"{line} "
+    if isinstance(value, dict) and value:
+        entries = [f"{_ENCODER.encode(key)}: {_indented(item, below)}" for key, item in sorted(value.items())]
+        return f"{{{below}{f',{below}'.join(entries)}{line}}}"
+    if isinstance(value, list) and value:
+        return f"[{below}{f',{below}'.join([_indented(item, below) for item in value])}{line}]"
+    return repr(value) if type(value) in (int, float) else _ENCODER.encode(value)
 
 
 def load(data: bytes) -> object:

@@ -44,7 +44,7 @@ from ddhub.training.devices import (
     seeded,
     versions,
 )
-from ddhub.training.optimizer import build_optimizer, learning_rate, restart, set_rate
+from ddhub.training.optimizer import Optimizer, build_optimizer, learning_rate, restart, set_rate
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +195,7 @@ def fit(
         run: list[object] = [data.about.digest, plan.digest, name, seed, precision]
         if checkpoint is not None and (state := _saved(checkpoint, run, device)):
             net.load_state_dict(state["net"])
-            groups = optimizer.state_dict()["param_groups"]  # of this device, not of the one that wrote the state
-            optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+            optimizer.load_state_dict(state["optimizer"])
             first, seconds = state["epochs"], state["seconds"]
         step = _Step(data, net, optimizer, precision, active=known)
         bar = tqdm(
@@ -231,7 +230,7 @@ class _Step:
     """A step of the student, and the sum of the losses since it was last read."""
 
     def __init__(
-        self, data: DistilledData, net: nn.Module, optimizer: torch.optim.Optimizer, precision: str, *, active: bool
+        self, data: DistilledData, net: nn.Module, optimizer: Optimizer, precision: str, *, active: bool
     ) -> None:
         self.data, self.net, self.optimizer, self.precision = data, net, optimizer, precision
         self.form = layout(net, data.device)
@@ -252,7 +251,7 @@ class _Step:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             output = self.fast(x) if len(x) == self.size else self.net(x)
         loss = self.data.loss(output, y)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.total += loss.detach()
@@ -265,9 +264,7 @@ class _Step:
         return mean
 
 
-def _epoch(
-    data: DistilledData, net: nn.Module, optimizer: torch.optim.Optimizer, step: _Step, seed: int, epoch: int
-) -> None:
+def _epoch(data: DistilledData, net: nn.Module, optimizer: Optimizer, step: _Step, seed: int, epoch: int) -> None:
     """The steps of one epoch, none of which waits for the device."""
     rate, count = learning_rate(data.protocol, epoch, data.about.lr), data.steps_per_epoch
     if data.protocol.restart and epoch in data.protocol.milestones:

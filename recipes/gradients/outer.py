@@ -247,7 +247,7 @@ class Matcher:
     def _train(self, x: Tensor, y: Tensor) -> None:
         """A step of the net on real images `[B, C, H, W]` and their labels `[B, K]`."""
         loss = F.cross_entropy(self.net(x.to(self.images.dtype)), y)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 

@@ -37,7 +37,7 @@ from ddhub.data.transfer import sent
 from ddhub.data.views import flip, resized_crop, windows
 from ddhub.errors import TrainingError, UsageError
 from ddhub.training.capture import Captured
-from ddhub.training.optimizer import set_rate
+from ddhub.training.optimizer import Optimizer, set_rate
 from recipes.inversion.batchnorm import gaps
 from recipes.run.draws import generator
 from recipes.run.straight_through import OFF, InLoop
@@ -260,11 +260,11 @@ def optimise(
     return x.detach()
 
 
-def _solver(x: Tensor, settings: Inversion, *, capturable: bool) -> torch.optim.Optimizer:
-    """The optimizer of the variables; a capturable one has its rate in a tensor on the device."""
-    how: dict[str, Any] = {"lr": settings.lr}
-    if capturable:
-        how = {"lr": torch.tensor(settings.lr, device=x.device), "fused": True}
-    if settings.optimizer == "adam":
-        return torch.optim.Adam([x], betas=(0.5, 0.9), eps=1e-8, capturable=capturable, **how)
-    return torch.optim.SGD([x], **how)
+def _solver(x: Tensor, settings: Inversion, *, capturable: bool) -> Optimizer:
+    """The optimizer of the variables."""
+    how: dict[str, Any] = {"betas": (0.5, 0.9), "eps": 1e-8}
+    if settings.optimizer == "sgd":
+        how = {"momentum": 0.0, "nesterov": False}
+    return Optimizer(
+        settings.optimizer, [{"params": [x], "lr": settings.lr, "weight_decay": 0.0, **how}], capturable=capturable
+    )

@@ -99,11 +99,15 @@ def configure(recipe: ModuleType, preset: str | None, changes: Mapping[str, Any]
     Raises:
         UsageError: an unknown preset.
     """
-    presets = {**recipe.PRESETS, "smoke": recipe.SMOKE}
-    command = recipe.__name__.rpartition(".")[2].replace("_", "-")
-    if preset is not None and preset not in presets:
-        raise unknown("preset", preset, presets, f"python -m recipes {command} --presets")
-    base = recipe.Config() if preset is None else presets[preset]
+    if preset is None:
+        base = recipe.Config()
+    elif preset == "smoke":
+        base = recipe.SMOKE
+    elif preset in recipe.PRESETS:
+        base = recipe.PRESETS[preset]
+    else:
+        command = recipe.__name__.rpartition(".")[2].replace("_", "-")
+        raise unknown("preset", preset, [*recipe.PRESETS, "smoke"], f"python -m recipes {command} --presets")
     return replace(base, **{key: value for key, value in changes.items() if value is not None})
 
 

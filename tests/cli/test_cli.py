@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import forked
 import pytest
 import torch
 from click.testing import CliRunner
@@ -116,13 +117,18 @@ def exit_of(code: Any, out: str, err: str) -> tuple[int, str]:
     return code, lines[0]
 
 
-def process(*words: object, check: str = "pass") -> subprocess.CompletedProcess[str]:
-    """A command as a process of its own, with the bundle of this test; then `check`, a statement."""
+def process(*words: object, check: str = "pass", new: bool = True) -> subprocess.CompletedProcess[str]:
+    """A command as a process of its own, with the bundle of this test; then `check`, a statement.
+
+    One that is not `new` has modules that others imported.
+    """
     code = (
         "import sys, pathlib; from ddhub.artifact import bundled; from ddhub.cli import app\n"
         "bundled.BUNDLED = pathlib.Path(sys.argv.pop(1))\n"
         f"try: app.main()\nfinally: {check}"
     )
+    if not new:
+        return forked.run("-c", code, bundled.BUNDLED, *words)
     command = [sys.executable, "-c", code, str(bundled.BUNDLED), *map(str, words)]
     env = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[2])}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
@@ -511,14 +517,7 @@ def test_train_shares_seeds_over_ranks(shelf: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(shelf / RANDOM, tmp_path / "copy")
     words = [*STUDENT, "--seeds", "3", "--record", "--json"]
     alone = json.loads(run("train", shelf / RANDOM, *words))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, "-m", "ddhub.cli", "train", str(copy), *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(app.__file__).parents[2])},
-        timeout=240,
-    )
+    done = forked.together(forked.ranks(2, "-m", "ddhub.cli", "train", copy, *words))
     assert done.returncode == 0, done.stderr
     shared = json.loads(done.stdout)
     for found in (shared, {"results": [asdict(x) for x in results.read(copy).results]}):
@@ -856,10 +855,10 @@ def test_exit_codes_of_a_process(shelf: Path, tmp_path: Path) -> None:
     done = process("info", "tiny-infr-ipc2")
     code, line = exit_of(done.returncode, done.stdout, done.stderr)
     assert code == 2 and f"did you mean '{INFER}'? (ddhub list; ddhub/tiny-infr-ipc2: no such" in line
-    done = process("card", tmp_path)
+    done = process("card", tmp_path, new=False)
     code, line = exit_of(done.returncode, done.stdout, done.stderr)
     assert code == 1 and f"{tmp_path} is not an artifact" in line
-    done = process("train", INFER, "--test", "cifar10", "--data", tmp_path / "nowhere")
+    done = process("train", INFER, "--test", "cifar10", "--data", tmp_path / "nowhere", new=False)
     code, line = exit_of(done.returncode, done.stdout, done.stderr)
     assert code == 1 and "nowhere" in line and "pass --data ROOT or set DDHUB_DATA" in line
 

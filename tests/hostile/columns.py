@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def rows(count: int, data: bytes) -> Make:
     return lambda folder: forge(folder, change, parquet=data)
 
 
+@cache
 def repeated(**options: Any) -> bytes:
     """1000 rows of the same image, which has a megabyte behind its pixels: a gigabyte in all. The last label is 9."""
     padded = png()[:33] + chunk(b"IDAT", png()[41:-16] + bytes(2**20)) + png()[-12:]

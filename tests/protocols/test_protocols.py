@@ -17,7 +17,7 @@ from ddhub.protocols.named import changed, protocol, protocols
 from ddhub.protocols.protocol import Augment, Protocol
 from ddhub.training import loop
 from ddhub.training.batches import DistilledData
-from ddhub.training.optimizer import build_optimizer, learning_rate
+from ddhub.training.optimizer import Optimizer, build_optimizer, learning_rate
 
 # Two logits, target (0, 0), output (60, 0): KL(1/2, 1/2 ‖ softmax(output / T)) = ln cosh(30 / T).
 OWN = 0.43378083  # the labels' own T = 30: ln cosh 1
@@ -128,15 +128,15 @@ def test_a_learned_rate_is_used_where_the_protocol_asks_and_the_artifact_has_one
 
 def used_rates(data: DistilledData, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The rates that the optimizer really had, one a step, every group the same."""
-    found, step = [], torch.optim.SGD.step
+    found, step = [], Optimizer.step
 
-    def noted(self: torch.optim.SGD, closure: None = None) -> None:
+    def noted(self: Optimizer) -> None:
         rates = {group["lr"] for group in self.param_groups}
         assert len(rates) == 1
         found.extend(rates)
-        step(self, closure)
+        step(self)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    monkeypatch.setattr(Optimizer, "step", noted)
     loop.fit(data, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), 0, "fp32", progress=False)
     return found
 

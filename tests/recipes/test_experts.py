@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_ranks import torchrun
 from torch import Tensor
 
 from ddhub.errors import ArtifactError, TrainingError, UsageError
@@ -321,13 +321,12 @@ def test_settings_that_cannot_be(change: dict[str, float], words: str) -> None:
 
 
 def test_ranks_share_the_experts(made: Path, tmp_path: Path) -> None:
-    script = tmp_path / "ranks.py"
     folders = [str(Path(__file__).parents[1] / name) for name in ("", "recipes", "training")]
-    script.write_text(
+    code = (
         f"import sys, torch\nsys.path[:0] = {folders!r}\n"
         "from pathlib import Path\nfrom ddhub.training import ranks\nimport test_experts\n"
         f"with ranks.group():\n    test_experts.trained(Path({str(tmp_path / 'work')!r}))\n"
     )
-    done = torchrun(2, str(script))
+    done = forked.together(forked.ranks(2, "-c", code))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "work" / "experts.npy").read_bytes() == (made / "experts.npy").read_bytes()

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from test_cam import skip_without_timm
-from test_ranks import torchrun
 from torch import Tensor, nn
 
 import ddhub
@@ -321,7 +321,7 @@ def test_two_ranks_make_the_artifact_of_one_process(tmp_path: Path, work: Path) 
     smoke(tmp_path / "one" / "smoke", work, batch=4)
     own = with_teacher(work, tmp_path / "work")
     words = (str(tmp_path / "smoke"), "--preset", "smoke", "--batch", "4", "--precision", "fp32", "--work", str(own))
-    done = torchrun(2, "-m", "recipes", "nrr-dd", *words)
+    done = forked.together(forked.ranks(2, "-m", "recipes", "nrr-dd", *words))
     assert done.returncode == 0, done.stderr
     found = Artifact.open(tmp_path / "smoke").manifest
     assert found.digest == Artifact.open(tmp_path / "one" / "smoke").manifest.digest

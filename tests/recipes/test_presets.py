@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from ddhub.errors import UsageError
@@ -47,8 +46,7 @@ def test_there_are_413_of_them() -> None:
 
 @pytest.mark.parametrize("method", RECIPES)
 def test_the_help_of_a_method_is_one_screen(method: str) -> None:
-    command = [sys.executable, "-m", "recipes", method, "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    done = forked.run("-m", "recipes", method, "--help", env={**os.environ, "COLUMNS": "80"})
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and 20 < len(lines) <= 80 and max(map(len, lines)) <= 80
     for name in asdict(RECIPES[method].Config()):
@@ -56,8 +54,7 @@ def test_the_help_of_a_method_is_one_screen(method: str) -> None:
 
 
 def test_all_names_can_be_listed() -> None:
-    command = [sys.executable, "-m", "recipes", "sre2l", "--presets"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = forked.run("-m", "recipes", "sre2l", "--presets")
     assert done.stdout.split() == [*RECIPES["sre2l"].PRESETS, "smoke"]
 
 

@@ -35,7 +35,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ReferenceType[Captur
         made.append(ref(self))
 
     monkeypatch.setattr(Captured, "__init__", noted)
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)  # the first one keeps frames: torch imports in it
     gc.collect()
     gc.disable()
     yield made

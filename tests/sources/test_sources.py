@@ -6,11 +6,12 @@ import dataclasses
 import hashlib
 import io
 import json
-import subprocess
-import sys
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,7 +26,6 @@ from ddhub.sources.known import KNOWN, Copy
 from ddhub.sources.resize import RULE
 from ddhub.sources.source import open_source
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
 CLASSES += ["dog", "frog", "horse", "ship", "truck"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), dtype=np.uint8)
@@ -295,23 +295,22 @@ print(source.open_source("cifar10", root=sys.argv[2]).fingerprint)
 """
 
 
-def start_child(function: str, root: Path) -> subprocess.Popen[str]:
-    """A process that opens the data and stops where it calls `function` until it reads a line."""
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, function, str(root)],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def start_child(function: str, root: Path) -> forked.Child:
+    """A process that opens the data, and has stopped where it calls `function` until it reads a line."""
+    child = forked.start("-c", CHILD, function, root)
+    while child.poll() is None and "here" not in child.stdout:
+        time.sleep(0.01)
+    assert child.poll() is None, child.stderr
+    return child
 
 
 def test_two_processes_decode_at_once(root: Path) -> None:
     children = [start_child("_publish", root) for _ in range(2)]
-    for child in children:
-        assert child.stdout is not None and child.stdout.readline() == "here\n"
     assert len(cached(root)) == 2  # two finished siblings
-    answers = [child.communicate("\n", timeout=240)[0].strip() for child in children]
+    for child in children:
+        child.tell("\n")
+    assert [child.wait() for child in children] == [0, 0]
+    answers = [child.stdout.split()[-1] for child in children]
     (folder,) = cached(root)
     assert not folder.name.startswith(".")
     source = open_source("cifar10", root=root)
@@ -321,9 +320,8 @@ def test_two_processes_decode_at_once(root: Path) -> None:
 
 def test_a_killed_process_leaves_nothing_for_long(root: Path) -> None:
     child = start_child("decode", root)
-    assert child.stdout is not None and child.stdout.readline() == "here\n"
     child.kill()
-    child.communicate(timeout=240)
+    assert child.wait() == -signal.SIGKILL
     (left,) = cached(root)
     assert left.name.startswith(".cifar10-train-")
     assert_is_the_data(open_source("cifar10", root=root))

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 
@@ -130,26 +131,16 @@ except TrainingError as error:
 """
 
 
-def test_ranks_tell_one_another_items_and_tensors(tmp_path: Path) -> None:
-    (tmp_path / "talk.py").write_text(TALK)
-    done = torchrun(3, str(tmp_path / "talk.py"))
+def test_ranks_tell_one_another_items_and_tensors() -> None:
+    done = forked.together(forked.ranks(3, "-c", TALK))
     assert (done.returncode, done.stdout) == (0, "told False\n"), done.stderr
 
 
-def test_a_rank_that_waits_for_a_dead_one_says_so_at_once(tmp_path: Path) -> None:
+def test_a_rank_that_waits_for_a_dead_one_says_so_at_once() -> None:
     """Without torchrun, which would end the waiting rank too."""
-    (tmp_path / "die.py").write_text(DIE)
-    listener = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.port)}
-    common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "PYTHONPATH": str(ROOT)}
-    ranks = [
-        subprocess.Popen([sys.executable, str(tmp_path / "die.py")], env={**os.environ, **common, "RANK": rank},
-                         stderr=subprocess.PIPE, text=True)
-        for rank in "01"
-    ]  # fmt: skip
-    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
+    ranks = forked.ranks(2, "-c", DIE)
     assert [rank.returncode for rank in ranks] == [1, -9]
-    assert "rank 0 lost touch with another rank, whose own error says why" in errors[0]
+    assert "rank 0 lost touch with another rank, whose own error says why" in ranks[0].stderr
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +171,7 @@ def test_two_ranks_stop_after_a_unit_and_then_make_the_artifact_of_one_process(a
     assert stopped.returncode == 0, stopped.stderr
     assert stopped.stdout == f"stopped after stage {SHARED[2]}; the same command without --until goes on from there\n"
     assert not out.exists() and units(out) == sorted(["select", *SHARED[:3]])
-    done = torchrun(2, *words)
+    done = forked.together(forked.ranks(2, *words))
     assert done.returncode == 0, done.stderr
     two, one = Artifact.open(out).manifest, Artifact.open(alone).manifest
     assert digest(out) == digest(alone) and two.recipe["run"]["ranks"] == 2
@@ -225,7 +216,7 @@ def test_a_dead_rank_ends_the_run_and_the_next_start_goes_on(how: str, alone: Pa
     assert line in died.stderr, died.stderr
     assert {"select", *SHARED[:2]} <= set(units(out)) and not {SHARED[3], "labels"} & set(units(out))
     if how == "KILL":
-        done = torchrun(2, "-m", "recipes", "infer", str(out), "--preset", "smoke")
+        done = forked.together(forked.ranks(2, "-m", "recipes", "infer", out, "--preset", "smoke"))
         assert done.returncode == 0, done.stderr
         assert f"stage {SHARED[1]}: starting" not in done.stderr
     else:  # one process goes on from what two began

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import forked
 import torch
-from test_ranks import torchrun
 from test_stored import COUNT, DBR, EPOCHS, hard, teacher, write
 
 from ddhub.training import relabel
@@ -57,6 +57,5 @@ def test_two_ranks_replay_the_labels_of_their_shares(tmp_path: Path) -> None:
     folder = write(tmp_path / "made", DBR, tensors)
     assert tensors["labels.distances"].shape == torch.Size([EPOCHS, COUNT, 2])
     torch.save(net.state_dict(), tmp_path / "net.pt")
-    (tmp_path / "shared.py").write_text(SHARED)
-    done = torchrun(2, str(tmp_path / "shared.py"), str(folder), str(tmp_path / "net.pt"))
+    done = forked.together(forked.ranks(2, "-c", SHARED, folder, tmp_path / "net.pt"))
     assert (done.returncode, done.stdout) == (0, "2 True\n"), done.stderr
