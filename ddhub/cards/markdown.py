@@ -35,4 +35,4 @@ def code(language: str, lines: Iterable[str]) -> str:
 
 def visible(value: str) -> str:
     """A line without control characters, and without those that turn its direction."""
-    return "".join(x for x in value if x.isprintable())
+    return value if value.isprintable() else "".join(x for x in value if x.isprintable())

@@ -30,7 +30,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """An artifact's point: its place, its error bar (`low` is the lower end, at the larger y), and its label's place."""
+    """An artifact's point: its place, its error bar (`low` is the lower end, at the larger y), and where its label is."""
 
     point: Point
     kind: str  # `best`, `random` or `other`

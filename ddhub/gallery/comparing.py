@@ -14,7 +14,7 @@ from ddhub.gallery.templates import clean, page
 
 def compare(shelf: Shelf) -> str:
     """The page compare.html: a table a protocol and test set, a group a student, best first."""
-    tables = []
+    tables: list[dict[str, Any]] = []
     for means in settings(shelf.entries).values():
         ordered = sorted(means, key=lambda x: (x.first.model, -x.mean, x.first.artifact))
         groups = [list(group) for _, group in itertools.groupby(ordered, key=lambda x: x.first.model)]
@@ -45,7 +45,11 @@ def _of(item: Item, classes: dict[tuple[str, ...], int]) -> dict[str, Any]:
         "licence": item.license,
         "best result": _text(best) if best else "none yet",
     }
-    sheet = {**item.pictures["sheet"], "names": classes.setdefault(m.classes, len(classes))} if item.pictures else None
+    sheet: dict[str, Any] | None = None
+    if item.pictures:
+        keys = ("file", "width", "height", "columns", "classes")
+        sheet = {key: item.pictures["sheet"][key] for key in keys}
+        sheet["names"] = classes.setdefault(m.classes, len(classes))
     return {"page": item.page, "facts": {key: clean(value) for key, value in facts.items()}, "sheet": sheet}
 
 

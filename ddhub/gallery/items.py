@@ -1,7 +1,7 @@
 """The artifacts of a gallery, with what several pages say of them.
 
-    shelf = Shelf(entries, pictures)
-    shelf["cifar10-infer-ipc10"].best.text          # '35.27 ± 0.35'
+shelf = Shelf(entries, pictures)
+shelf["cifar10-infer-ipc10"].best.text          # '35.27 ± 0.35'
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ class Shelf:
         originals = variants(x.manifest for x in entries)
         self.items = {
             x.manifest.name: Item(
-                x, pictures.get(x.manifest.name, {}), originals.get(x.manifest.name, ""), repos.get(x.manifest.digest, "")
+                x,
+                pictures.get(x.manifest.name, {}),
+                originals.get(x.manifest.name, ""),
+                repos.get(x.manifest.digest, ""),
             )
             for x in entries
         }

@@ -29,8 +29,15 @@ class Method:
 METHODS = {
     x.name: x
     for x in (
-        Method("infer", "INFER", "arXiv 2408.06927, ICLR 2025", "real images, and changes to them that all classes share"),
-        Method("nrr-dd", "NRR-DD", "arXiv 2503.18267, CVPR 2025", "critical patches, refined around, and two numbers for a label"),
+        Method(
+            "infer", "INFER", "arXiv 2408.06927, ICLR 2025", "real images, and changes to them that all classes share"
+        ),
+        Method(
+            "nrr-dd",
+            "NRR-DD",
+            "arXiv 2503.18267, CVPR 2025",
+            "critical patches, refined around, and two numbers for a label",
+        ),
         Method("udd", "UDD", "arXiv 2408.16268", "little used regions become training images too"),
         Method("edf", "EDF", "arXiv 2410.17193, CVPR 2025", "trajectories matched without common patterns"),
         Method("idc", "IDC", "arXiv 2205.14959, ICML 2022", "several small images in the place of one"),

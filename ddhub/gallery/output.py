@@ -38,7 +38,8 @@ class Output:
         self.known = self._last()
         if not (folder / LIST).exists():
             self.put(LIST, "{}\n")  # so that a run that is cut can go on
-        self._before = {name for name in self.known.get("files", []) if isinstance(name, str) and _is_inside(name)}
+            self.written.clear()
+        self._before = {name for name in self.known.get("files", []) if _is_inside(name)}
 
     def put(self, name: str, data: str | bytes) -> None:
         """A file of the site, by its path from the start; written only where it differs."""
@@ -51,7 +52,9 @@ class Output:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, data)
         except OSError as error:
-            raise DDHubError(f"{path}: cannot be written ({error.strerror}); free space or choose another folder") from None
+            raise DDHubError(
+                f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
+            ) from None
         self.written.append(name)
 
     def keep(self, name: str) -> bool:
@@ -77,9 +80,10 @@ class Output:
         """What the last run left; {} where there was none, or where the list cannot be read: all is then made anew."""
         try:
             last = json.loads((self.folder / LIST).read_text())
-        except (OSError, ValueError):
+            sound = all(isinstance(name, str) for name in last["files"]) and last["format"] == 1
+            return last if sound and isinstance(last, dict) else {}
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
-        return last if isinstance(last, dict) else {}
 
 
 def _is_inside(name: str) -> bool:

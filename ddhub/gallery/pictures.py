@@ -28,7 +28,6 @@ from ddhub.protocols.protocol import Protocol
 from ddhub.training.batches import DistilledData
 from ddhub.training.open import about
 
-FORMAT = 1  # of the pictures: a change makes those of an older site anew
 SIDE = 128  # of the largest cell
 _THUMBNAILS = ((8, 4), (6, 3), (4, 2), (2, 1), (1, 1))  # columns and rows, the largest that the images fill
 _SHOWN = 5  # items of which decoded images and views are shown

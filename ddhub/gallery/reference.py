@@ -55,7 +55,11 @@ def _documented(name: str, value: Any) -> Documented:
     read = pdoc.doc.Class(*place, value, place)
     members = [_member(f"{name}.{x.name}", x) for x in read.own_members if x.name[0] != "_" and x.docstring]
     made = read.get("__init__")
-    signature = str(made.signature).replace("self, ", "") if isinstance(made, pdoc.doc.Function) and not issubclass(value, Exception) else ""
+    signature = (
+        str(made.signature).replace("self, ", "")
+        if isinstance(made, pdoc.doc.Function) and not issubclass(value, Exception)
+        else ""
+    )
     return Documented(name, name, signature, _html(inspect.getdoc(value) or ""), members)
 
 
@@ -68,4 +72,6 @@ def _html(docstring: str) -> Markup:
     """A docstring as HTML: it is ddhub's own, so that nothing in it is a stranger's."""
     made = pdoc.render_helpers.to_html(pdoc.docstrings.convert(docstring, "google", None))
     made = re.sub(r"<h6 id=[^>]*>(.*?)</h6>", r"<p><strong>\1</strong></p>", made)
-    return Markup(re.sub(r"<pre>(?:<span></span>)?<code>", '<pre class="code" data-language="python" tabindex="0"><code>', made))
+    return Markup(
+        re.sub(r"<pre>(?:<span></span>)?<code>", '<pre class="code" data-language="python" tabindex="0"><code>', made)
+    )

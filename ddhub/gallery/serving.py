@@ -1,6 +1,6 @@
 """A site shown to this machine alone, until it is interrupted.
 
-    with server(Path("site")) as (address, running): ...      # 'http://127.0.0.1:40123/'
+with server(Path("site")) as (address, running): ...      # 'http://127.0.0.1:40123/'
 """
 
 from __future__ import annotations

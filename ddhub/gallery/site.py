@@ -10,7 +10,9 @@ an artifact with another digest, or by another ddhub or Pillow. The same artifac
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from ddhub.gallery.output import Output
 from ddhub.gallery.reference import reference
 from ddhub.gallery.start import start
 
+_PICTURES = 1  # which pictures are drawn, and how: another number draws all of them anew
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -54,7 +57,9 @@ def build(out: Path, entries: Mapping[Path, Entry], repos: Mapping[str, str] | N
         DDHubError: a file that cannot be written.
     """
     output = Output(out)
-    facts = {entry.manifest.name: _pictures(output, folder, entry.manifest) for folder, entry in entries.items()}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the coders of pictures, and torch, let others compute
+        made = pool.map(lambda item: _pictures(output, item[0], item[1].manifest), entries.items())
+        facts = {entry.manifest.name: x for entry, x in zip(entries.values(), made, strict=True)}
     shelf = Shelf(entries.values(), facts, repos or {})
     for name, text in _pages(shelf):
         output.put(name, text)
@@ -77,7 +82,7 @@ def _pages(shelf: Shelf) -> Iterator[tuple[str, str]]:
 
 def _key(m: Manifest) -> str:
     """What the pictures of an artifact depend on, as 16 hex digits."""
-    return hashlib.sha256(f"{m.digest} {__version__} {PIL.__version__}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{_PICTURES} {m.digest} {__version__} {PIL.__version__}".encode()).hexdigest()[:16]
 
 
 def _pictures(output: Output, folder: Path, m: Manifest) -> dict[str, Any]:
