@@ -33,7 +33,9 @@ def gallery(out: Path, names: tuple[str, ...], only: bool, remote: bool, opens: 
     if only and not names and not remote:
         raise UsageError("--only shows the NAMEs alone, and there is none; name an artifact, or leave out --only")
     known = pins()
-    folders = dict.fromkeys(resolve(name) for name in (*names, *(known if remote else ())))
+    results = {folder.name for folder in bundled.folders_of_results()}  # also those whose data are not there
+    asked = (*names, *(known if remote else ()))
+    folders = dict.fromkeys(resolve(name, whole=name not in results) for name in asked)
     entries = bundled.at_hand(folders)
     if only:
         entries = {folder: entry for folder, entry in entries.items() if folder in folders}

@@ -4,7 +4,8 @@
     drawn.marks[0].x, drawn.marks[0].kind          # in the units of the picture, `WIDTH` times `HEIGHT`
 
 They are drawn when the site is built: no script takes part, each point is a link, and the page's style sheet gives the
-colours, so that a chart is seen without scripts, in the dark, on paper, and by keyboard.
+colours, so that a chart is seen without scripts, in the dark, on paper, and by keyboard. Vega-Lite would be 0.8 MB of
+scripts a site, nothing without scripts, and points that no keyboard reaches.
 """
 
 from __future__ import annotations

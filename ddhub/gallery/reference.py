@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ import pdoc.docstrings
 import pdoc.render_helpers
 from markupsafe import Markup
 
-import ddhub
 from ddhub.gallery.markup import code
 from ddhub.gallery.templates import page
 
+# The public names, as data: what is read here is what a user of ddhub sees.
+_PUBLIC = importlib.import_module("ddhub")
 _MORE = ("Artifact", "DistilledData", "Result", "open_source", "push")  # public, and rarely needed
 
 
@@ -32,8 +34,8 @@ class Documented:
 
 def reference() -> str:
     """The page reference/index.html."""
-    first, _, example = (ddhub.__doc__ or "").partition("\n")
-    usual = [name for name in ddhub.__all__ if not name.startswith("_")]
+    first, _, example = (_PUBLIC.__doc__ or "").partition("\n")
+    usual = [name for name in _PUBLIC.__all__ if not name.startswith("_")]
     return page(
         "reference.html",
         root="../",
@@ -45,7 +47,7 @@ def reference() -> str:
 
 
 def _named(names: list[str]) -> list[Documented]:
-    return [_documented(name, getattr(ddhub, name)) for name in names]
+    return [_documented(name, getattr(_PUBLIC, name)) for name in names]
 
 
 def _documented(name: str, value: Any) -> Documented:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ddhub.artifact import bundled
 from ddhub.gallery.serving import server
 from ddhub.gallery.site import Built
 
@@ -46,9 +47,13 @@ class Visit:
         self.page.set_default_timeout(30_000)
         self.page.on("console", lambda x: self.wrong.append(x.text) if x.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._failed)
         self.page.on("response", lambda x: self.wrong.append(f"{x.status}: {x.url}") if x.status >= 400 else None)
         self.page.on("request", lambda x: x.url.startswith(address) or self.wrong.append(f"asked: {x.url}"))
+
+    def _failed(self, request: Any) -> None:
+        if request.failure != "net::ERR_ABORTED":  # by leaving the page
+            self.wrong.append(f"{request.failure}: {request.url}")
 
     def go(self, path: str) -> Any:
         self.page.goto(self.address + path)
@@ -69,16 +74,19 @@ def tiles(page: Any) -> list[str]:
     return page.eval_on_selector_all(".tile:not([hidden])", "tiles => tiles.map(x => x.dataset.name)")  # type: ignore[no-any-return]
 
 
-def test_every_page_loads_and_fits_three_widths(visit: Visit, stock: tuple[Path, Built]) -> None:
-    for name in stock[1].files:
-        if name.endswith(".html"):
-            page = visit.go(name)
-            page.evaluate("document.querySelectorAll('img').forEach(x => { x.loading = 'eager' })")
-            for width in WIDTHS:
-                page.set_viewport_size({"width": width, "height": 900})
-                assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
-            assert page.evaluate("[...document.images].every(x => x.alt || x.getAttribute('aria-hidden'))"), name
-            assert visit.wrong == [], name
+@pytest.mark.parametrize("kind", ["of artifacts with images", "of results", "others"])
+def test_every_page_loads_and_fits_three_widths(visit: Visit, stock: tuple[Path, Built], kind: str) -> None:
+    kept = {f"artifacts/{name}.html" for name in bundled.names()}
+    pages = {name for name in stock[1].files if name.endswith(".html")}
+    results = {name for name in pages - kept if name.startswith("artifacts/")}
+    for name in sorted({"of artifacts with images": kept, "of results": results}.get(kind, pages - kept - results)):
+        page = visit.go(name)
+        page.evaluate("document.querySelectorAll('img').forEach(x => { x.loading = 'eager' })")
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+        assert page.evaluate("[...document.images].every(x => x.alt || x.getAttribute('aria-hidden'))"), name
+        assert visit.wrong == [], name
 
 
 def test_filters_change_the_tiles_and_the_address_and_survive_a_reload(visit: Visit) -> None:
@@ -143,7 +151,9 @@ def test_chosen_artifacts_are_compared(visit: Visit) -> None:
     page.wait_for_url("**/compare.html?names=*")
     heads = page.locator("#side thead th").all_text_contents()
     assert heads == [*NAMES]
-    rows = page.eval_on_selector_all("#results tr[data-name]", "rows => rows.filter(x => x.offsetParent).map(x => x.dataset.name)")
+    rows = page.eval_on_selector_all(
+        "#results tr[data-name]", "rows => rows.filter(x => x.offsetParent).map(x => x.dataset.name)"
+    )
     assert {*rows} == {*NAMES} and rows.count(NAMES[0]) == rows.count(NAMES[1])
     assert page.locator("#by-class tbody tr").count() == 10
     assert page.locator("#by-class svg.cells").count() == 20
