@@ -31,7 +31,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """An artifact's point: its place, its error bar (`low` is the lower end, at the larger y), and where its label is."""
+    """An artifact's point: its place, its error bar (`low` is its lower end, at the larger y), and its label's place."""
 
     point: Point
     kind: str  # `best`, `random` or `other`

