@@ -31,7 +31,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """An artifact's point: its place, its error bar (`low` is its lower end, at the larger y), and its label's place."""
+    """An artifact's point: its place, its error bar (`low` at the larger y), and the place of its label."""
 
     point: Point
     kind: str  # `best`, `random` or `other`
