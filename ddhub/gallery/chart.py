@@ -69,7 +69,7 @@ def frontier(curve: Curve) -> Frontier:
     """The chart of a curve: its artifacts, random selection, and what papers report; sizes on a logarithmic axis."""
     best, drawn = {id(x) for x in curve.frontier}, {id(x) for x in curve.random}
     every = list({id(x): x for x in (*curve.points, *curve.random_frontier)}.values())
-    sizes = [x.bytes_per_class for x in every] + [size for x in curve.published for size in (x.low, x.high)]
+    sizes = [_size(x) for x in every] + [size for x in curve.published for size in (x.low, x.high)]
     across = _Logarithmic(min(sizes) / 1.3, max(sizes) * 1.3, LEFT, WIDTH - RIGHT)
     tops = [x.mean.mean + (x.mean.sd or 0) for x in every] + [x.accuracy for x in curve.published]
     lows = [x.mean.mean - (x.mean.sd or 0) for x in every] + [x.accuracy for x in curve.published]
@@ -78,13 +78,18 @@ def frontier(curve: Curve) -> Frontier:
     for point in sorted(every, key=lambda x: id(x) in best):  # those of the frontier last, above the others
         mean, sd = point.mean.mean, point.mean.sd or 0
         kind = "best" if id(point) in best else "random" if id(point) in drawn else "other"
-        marks.append(Mark(point, kind, across(point.bytes_per_class), up(mean), up(mean - sd), up(mean + sd)))
+        marks.append(Mark(point, kind, across(_size(point)), up(mean), up(mean - sd), up(mean + sd)))
     copied = [
         Copied(x, across(math.sqrt(x.low * x.high)), up(x.accuracy), across(x.low), across(x.high))
         for x in curve.published
     ]
-    steps = [_steps([(across(x.bytes_per_class), up(x.mean.mean)) for x in line]) for line in _lines(curve)]
+    steps = [_steps([(across(_size(x)), up(x.mean.mean)) for x in line]) for line in _lines(curve)]
     return Frontier(_labelled(marks), copied, across.ticks(), up.ticks(), steps[0], steps[1])
+
+
+def _size(point: Point) -> float:
+    """Bytes a class for a logarithmic axis: a manifest may say that its files are empty."""
+    return max(1.0, point.bytes_per_class)
 
 
 def _lines(curve: Curve) -> tuple[list[Point], list[Point]]:
@@ -146,11 +151,15 @@ class _Logarithmic:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[Tick]:
-        """At 1, 2 and 5 times the powers of ten; at the powers alone where that were more than ten."""
+        """At powers of ten; between them at 2 and 5, or at every multiple, as far as that gives three to ten."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        values = [m * 10.0**power for power in powers for m in (1, 2, 5) if self.low <= m * 10.0**power <= self.high]
+        for steps in ((1, 2, 5), range(1, 10)):
+            every = (m * 10.0**power for power in powers for m in steps)
+            values = [x for x in every if self.low <= x <= self.high]
+            if len(values) > 2:
+                break
         if len(values) > 10:
-            values = [10.0**power for power in powers if self.low <= 10.0**power <= self.high]
+            values = [x for x in values if math.log10(x) % 1 == 0]
         return [Tick(self(value), short(value)) for value in values]
 
 

@@ -67,7 +67,8 @@ def draw(artifact: Artifact) -> Pictures:
     items = [row[0] for row in shown[:_SHOWN]]
     if m.decoder["kind"] != "identity":
         made.add("decoded", _decoded(decoder, images, items))
-    made.add("views", _views(artifact, decoder, items), epochs=_EPOCHS)
+    views = _views(artifact, decoder, items)
+    made.add("views", views, epochs=len(views[0]) - 1)
     return made
 
 
@@ -91,10 +92,11 @@ def _views(artifact: Artifact, decoder: Decoder, stored: list[int]) -> list[list
     described = about(artifact)
     hard = labels.build({"kind": "hard"}, artifact.image_labels()[origin], len(m.classes), {}, None, plan.epochs)
     data = DistilledData(decoder, hard, plan, described)
-    seed = m.labels.get("seed", 0)
+    seed = m.labels.get("seed")  # that of the views for which labels are stored
+    seed = seed if is_whole(seed) and 0 <= seed < 2**64 else 0
     columns = [_bytes(decoder(items))]
     for epoch in range(min(_EPOCHS, plan.epochs)):
-        columns.append(_seen(data, plan.augment, items, seed if is_whole(seed) and seed >= 0 else 0, epoch))
+        columns.append(_seen(data, plan.augment, items, seed, epoch))
     return [[_shrunk(column[i], SIDE) for column in columns] for i in range(len(items))]
 
 
