@@ -92,8 +92,9 @@ def _views(artifact: Artifact, decoder: Decoder, stored: list[int]) -> list[list
     described = about(artifact)
     hard = labels.build({"kind": "hard"}, artifact.image_labels()[origin], len(m.classes), {}, None, plan.epochs)
     data = DistilledData(decoder, hard, plan, described)
-    seed = m.labels.get("seed")  # that of the views for which labels are stored
-    seed = seed if is_whole(seed) and 0 <= seed < 2**64 else 0
+    seed = m.labels.get("seed", 0)  # that of the views for which labels are stored
+    if not (is_whole(seed) and 0 <= seed < 2**64):
+        seed = 0
     columns = [_bytes(decoder(items))]
     for epoch in range(min(_EPOCHS, plan.epochs)):
         columns.append(_seen(data, plan.augment, items, seed, epoch))
