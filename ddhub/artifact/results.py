@@ -13,7 +13,7 @@ import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,12 @@ class Mean:
         """What a table may hold one of: (protocol digest, test fingerprint)."""
         return self.first.protocol_digest, self.first.test_fingerprint
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Mean accuracy in percent."""
         return statistics.fmean(run.accuracy for run in self.runs)
 
-    @property
+    @cached_property
     def sd(self) -> float | None:
         """Sample standard deviation, n - 1 in the denominator; None for one seed."""
         return statistics.stdev(run.accuracy for run in self.runs) if len(self.runs) > 1 else None

@@ -27,7 +27,7 @@ from ddhub.artifact.origin import command as import_command
 from ddhub.artifact.origin import is_imported
 from ddhub.artifact.results import Entry, settings
 from ddhub.cards import frontier, metadata
-from ddhub.cards.comparison import compare_with, identify, losses, original
+from ddhub.cards.comparison import Comparison, compare_with, identify, losses, original
 from ddhub.cards.label_text import labels
 from ddhub.cards.markdown import code, table, text
 from ddhub.cards.storage_text import storage
@@ -42,30 +42,28 @@ def render(entry: Entry, others: Iterable[Entry] = (), owner: str = NAMESPACE) -
         others: where its baseline and its variants are looked for.
         owner: namespace of the repository OWNER/NAME in which others find it.
     """
-    m, comparison = entry.manifest, compare_with(entry, others)
-    parts = [
-        f"{metadata.dataset(entry)}\n# {m.name}",
-        *_picture(entry, others),
-        _summary(m),
-        *losses(entry, comparison),
-        loading(m, owner),
-        "## Bytes",
-        *_bytes(entry),
-        "## Without ddhub",
-        *without(m, owner),
-        "## Results",
-        *results(entry, comparison),
-        *_paper(m),
-        "## How it was made",
-        *_recipe(m),
-        *_teachers(m),
-        "## Deviations from the paper",
-        "\n".join(f"- {text(line)}" for line in m.deviations) or "None is recorded.",
-        "## Source, license, citation",
-        *_source(m),
-        *([f"<!-- beside: {' '.join(map(identify, comparison.entries))} -->"] if comparison.entries else []),
-    ]
+    comparison = compare_with(entry, others)
+    parts = [f"{metadata.dataset(entry)}\n# {entry.manifest.name}", *_picture(entry, others)]
+    for title, texts in sections(entry, comparison, owner).items():
+        parts += [f"## {title}"] if title else []
+        parts += texts
+    if comparison.entries:
+        parts.append(f"<!-- beside: {' '.join(map(identify, comparison.entries))} -->")
     return "\n\n".join(parts) + "\n"
+
+
+def sections(entry: Entry, comparison: Comparison, owner: str = NAMESPACE) -> dict[str, list[str]]:
+    """What a card says, Markdown by heading: under "" what stands above the first."""
+    m = entry.manifest
+    return {
+        "": [_summary(m), *losses(entry, comparison), loading(m, owner)],
+        "Bytes": _bytes(entry),
+        "Without ddhub": without(m, owner),
+        "Results": [*results(entry, comparison), *_paper(m)],
+        "How it was made": [*_recipe(m), *_teachers(m)],
+        "Deviations from the paper": ["\n".join(f"- {text(line)}" for line in m.deviations) or "None is recorded."],
+        "Source, license, citation": _source(m),
+    }
 
 
 def _picture(entry: Entry, others: Iterable[Entry]) -> list[str]:

@@ -146,11 +146,12 @@ def section(entries: Iterable[Entry]) -> list[str]:
     ]
     for curve in found:
         first = curve.points[0].mean.first
-        parts += [f"### {text(first.model)} on {text(first.test)}, {first.test_images:,} test images", _table(curve)]
+        parts += [f"### {text(first.model)} on {text(first.test)}, {first.test_images:,} test images", numbers(curve)]
     return parts if found else []
 
 
-def _table(curve: Curve) -> str:
+def numbers(curve: Curve) -> str:
+    """A curve as a table, Markdown: its frontier beside random selection, and what papers report."""
     rows: list[tuple[float, tuple[object, ...]]] = []
     for point in curve.frontier:
         m, mean, random = point.entry.manifest, point.mean, curve.random_at(point)

@@ -23,15 +23,16 @@ def table(columns: str, rows: Iterable[Sequence[object]]) -> str:
 
 def text(value: object) -> str:
     """A value as one line of Markdown that opens no table cell and no HTML tag."""
-    return _visible(" ".join(str(value).split())).replace("|", "\\|").replace("<", "&lt;")
+    return visible(" ".join(str(value).split())).replace("|", "\\|").replace("<", "&lt;")
 
 
 def code(language: str, lines: Iterable[str]) -> str:
     """A code block, with a fence longer than any in the text: a citation is someone else's."""
-    inside = "\n".join(map(_visible, lines))
+    inside = "\n".join(map(visible, lines))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", inside)), default=0))
     return f"{fence}{language}\n{inside}\n{fence}"
 
 
-def _visible(value: str) -> str:
-    return "".join(x for x in value if x.isprintable())
+def visible(value: str) -> str:
+    """A line without control characters, and without those that turn its direction."""
+    return value if value.isprintable() else "".join(x for x in value if x.isprintable())

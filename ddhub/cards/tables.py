@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.results import Entry, Mean, Result, settings
@@ -183,6 +184,12 @@ def flags(first: Result, m: Manifest) -> list[str]:
     plan = Protocol.from_json(first.settings)
     if plan.digest == Protocol.from_json(m.protocol).digest and plan.name not in protocols():
         return []
+    return list(_nearest(plan))
+
+
+@cache
+def _nearest(plan: Protocol) -> tuple[str, ...]:
+    """The options that change the nearest protocol with a name to this one; () where none comes to it."""
     changes: dict[str, list[str]] = {"epochs": ["--epochs", str(plan.epochs)]}
     changes["batch_size"] = ["--batch-size", str(plan.batch_size)]
     changes["teachers"] = [word for name in plan.teachers for word in ("--teacher", name.partition("@")[0])]
@@ -197,7 +204,7 @@ def flags(first: Result, m: Manifest) -> list[str]:
         words = ["--protocol", name, *(word for key in differing for word in changes[key])]
         if same and (best is None or len(words) < len(best)):
             best = words
-    return best or []
+    return tuple(best or ())
 
 
 def _spans(seeds: Iterable[int]) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from ddhub.cli.compare import compare
 from ddhub.cli.data import data
 from ddhub.cli.download import download
 from ddhub.cli.export import cite, completion, export
+from ddhub.cli.gallery import gallery
 from ddhub.cli.import_ import import_
 from ddhub.cli.info import info
 from ddhub.cli.list_ import list_
@@ -48,6 +49,7 @@ def cli(context: click.Context) -> None:
 
 
 for command in (
-    list_, info, download, verify, preview, train, compare, export, import_, recode, cite, card, push, data, completion
+    list_, info, download, verify, preview, train, compare, export, import_, recode, cite, card, gallery, push, data,
+    completion,
 ):  # fmt: skip
     cli.add_command(command)

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from ddhub.errors import ArtifactError, UsageError
@@ -189,7 +190,7 @@ class Protocol:
         augment = _without_defaults(self.augment, _FIRST_AUGMENT)
         return json.loads(json.dumps({**_without_defaults(self, _FIRST), "augment": augment}))  # type: ignore[no-any-return]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The first 12 hex digits of the SHA-256 of `to_json` without the name."""
         content = {key: value for key, value in self.to_json().items() if key != "name"}
