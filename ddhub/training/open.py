@@ -13,7 +13,6 @@ from ddhub.artifact.manifest import Manifest
 from ddhub.data import decode, labels
 from ddhub.data.about import About
 from ddhub.errors import ArtifactError
-from ddhub.io.rules import is_number
 from ddhub.protocols.protocol import Protocol
 from ddhub.teachers import Ask, fitting, from_hub
 from ddhub.training.batches import DistilledData
@@ -51,7 +50,7 @@ def open_data(
 
 
 def about(artifact: Artifact) -> About:
-    """What is known of the data of an opened artifact. ArtifactError for a learned rate that is none."""
+    """What is known of the data of an opened artifact."""
     manifest = artifact.manifest
     return About(
         name=manifest.name,
@@ -61,17 +60,10 @@ def about(artifact: Artifact) -> About:
         image_size=manifest.image_size,
         mean=manifest.mean,
         std=manifest.std,
-        lr=_learned_lr(manifest),
+        lr=manifest.labels.get("lr"),
         near=artifact.folder.resolve().parent,
         folder=artifact.folder.resolve(),
     )
-
-
-def _learned_lr(manifest: Manifest) -> float | None:
-    rate = manifest.labels.get("lr")
-    if rate is not None and not (is_number(rate) and rate > 0):
-        raise ArtifactError(f"{manifest.name}: its learned rate is {rate!r}, not a number above 0; regenerate it")
-    return rate
 
 
 def teacher_ids(manifest: Manifest) -> list[str]:
