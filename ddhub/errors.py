@@ -41,7 +41,7 @@ def shown(value: object, most: int = 80) -> str:
     "'xxxxxx…xxxxxxx'"
     """
     try:
-        text = repr(value)
+        text = repr(value).replace("\n", " ")
     except ValueError:  # Python does not print integers of more than 4,300 digits
         text = f"a number of {type(value).__name__} with too many digits"
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"

@@ -26,6 +26,7 @@ imports torch.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -189,7 +190,7 @@ def catalog() -> dict[str, dict[str, Any]]:
 
 def is_teacher(folder: str | Path) -> bool:
     """Whether a folder calls itself a teacher."""
-    return (Path(folder) / TEACHER).is_file()
+    return os.path.isfile(Path(folder) / TEACHER)
 
 
 def folder_of(name: str) -> Path | None:
@@ -198,7 +199,7 @@ def folder_of(name: str) -> Path | None:
     known = bundled.BUNDLED / path.name
     if is_teacher(path):
         return path
-    return known if str(path) == path.name and not path.exists() and is_teacher(known) else None
+    return known if str(path) == path.name and not os.path.exists(path) and is_teacher(known) else None
 
 
 def resolve(name: str | Path, *, near: Path | None = None, ask: Ask = from_hub) -> Path:

@@ -32,7 +32,7 @@ from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import DSA_OPS, Protocol
 from ddhub.sources.source import Source
 from ddhub.training.devices import computing
-from ddhub.training.loop import evaluate
+from ddhub.training.scoring import evaluate
 from recipes.run import papers
 from recipes.run.draws import require_images
 from recipes.run.options import check_options, option

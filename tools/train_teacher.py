@@ -22,7 +22,8 @@ from ddhub.cli.program import guarded
 from ddhub.protocols.named import protocol as named
 from ddhub.sources.source import open_source
 from ddhub.training.devices import describe, resolve_device, resolve_precision, versions
-from ddhub.training.loop import evaluate, fit
+from ddhub.training.loop import fit
+from ddhub.training.scoring import evaluate
 from recipes.run.teachers import real_data
 
 log = logging.getLogger("teacher")

@@ -48,7 +48,7 @@ def check(manifest: Manifest, images: Tensor, image_labels: Tensor, tensors: Map
     if manifest.labels["kind"] == "teacher":
         labels.temperature(manifest.labels)
     else:
-        classes = image_labels[decoder.image_of(torch.arange(len(decoder)))]
+        classes = image_labels[decoder.image_of(torch.arange(len(decoder), device="cpu"))]
         labels.build(manifest.labels, classes, len(manifest.classes), tensors, epochs=plan.epochs)
     if content(manifest, images, image_labels, tensors) != manifest.content:
         raise ArtifactError(f"images, labels or tensors are not those of its content hash ({DAMAGED}); {REPAIR}")

@@ -45,7 +45,7 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
     number, rule, named = numbers([*images.classes], classes, path)
     names = sorted(images.classes, key=number.__getitem__)
     files = [file for name in names for file in images.classes[name]]
-    labels = torch.tensor([number[name] for name in names for _ in images.classes[name]])
+    labels = torch.tensor([number[name] for name in names for _ in images.classes[name]], device="cpu")
     width, height = size_of(files[0], _REPAIR)
     if side is None and width != height:
         raise UsageError(f"{files[0]}: {width}x{height} pixels, not square; give a side to resize to: --size")
@@ -54,7 +54,7 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
     if (total := int(np.prod(shape, dtype=np.int64))) > max_bytes():
         raise UsageError(f"{path}: {total:,} bytes of pixels, and DDHUB_MAX_BYTES allows {max_bytes():,}; raise it")
     fit = Fit(channels, side, None if resize else side, True, _REPAIR, f"resize all of them: --size {side}")
-    pixels, jpeg, resized, converted = torch.empty(shape, dtype=torch.uint8), 0, 0, Counter[str]()
+    pixels, jpeg, resized, converted = torch.empty(shape, dtype=torch.uint8, device="cpu"), 0, 0, Counter[str]()
     for start in range(0, len(files), _FILES):
         part = files[start : start + _FILES]
         chunk = decode(fit, Batch([*map(str, part)], part, labels[start : start + _FILES].numpy()))

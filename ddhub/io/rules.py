@@ -23,7 +23,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 
 
 def is_line(value: object, most: int = 200) -> bool:
-    """Whether a value is a text of one line, not empty, of at most so many characters and none that steers a terminal."""
+    """Whether a value is a text of one line, 1 to `most` characters, with none that steers a terminal."""
     return (
         isinstance(value, str)
         and 0 < len(value) <= most

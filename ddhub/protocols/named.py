@@ -47,7 +47,10 @@ def changed(base: Protocol, **changes: Any) -> Protocol:
     """A protocol with other fields, called `NAME+field=value` of those that differ.
 
     With other epochs the milestones stay at their share of the whole, unless they are given too. What is NAME with
-    other epochs already changes as NAME itself does, so that `protocol(NAME, ...)` gives the same. UsageError as of `protocol`.
+    other epochs already changes as NAME itself does, so that `protocol(NAME, ...)` gives the same.
+
+    Raises:
+        UsageError: as of `protocol`.
     """
     settings = [item.name for item in fields(Protocol)]
     if strange := sorted(changes.keys() - set(settings)):

@@ -513,7 +513,7 @@ def test_train_shares_seeds_over_ranks(shelf: Path, tmp_path: Path) -> None:
     alone = json.loads(run("train", shelf / RANDOM, *words))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "ddhub.cli", "train", str(copy), *words],
+        [*launch, "-m", "ddhub", "train", str(copy), *words],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(app.__file__).parents[2])},
