@@ -23,6 +23,7 @@ from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.origin import provenance
 from ddhub.data.label_bits import pack
 from ddhub.errors import UsageError
+from ddhub.io.private import without_folders
 from ddhub.io.rules import is_name
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources import source as sources
@@ -288,7 +289,7 @@ class Run:
                 "path": f"recipes/{path.name}",
                 **provenance(path),
                 "preset": self.preset if self.cfg == presets.get(self.preset) else None,
-                "config": json.loads(json.dumps(asdict(self.cfg))),
+                "config": without_folders(asdict(self.cfg)),
                 "seed": self.cfg.seed,
                 "run": {
                     "device": describe(self.device),
