@@ -59,11 +59,6 @@ def build(name: str, *, classes: int, size: int = 32, channels: int = 3) -> nn.M
     """
     if not isinstance(name, str):
         raise errors.UsageError(f"model is of type {type(name).__name__}; give its name: {', '.join(names())}")
-    with torch.device("cpu"):  # whatever the caller's default, so that a seed gives the same weights everywhere
-        return _built(name, classes, size, channels)
-
-
-def _built(name: str, classes: int, size: int, channels: int) -> nn.Module:
     if name.startswith("timm:"):
         return _timm(name, classes=classes, channels=channels)
     match = re.fullmatch(r"(.+?)(?:-w([1-9][0-9]{0,3}))?", name)

@@ -292,7 +292,7 @@ def _build(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         # compared before there is a net: a model's name can ask for terabytes
         weights = tensors.read(data, tensors.describe_net(build))
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # initial weights are drawn, and replaced
             net = build()
         net.load_state_dict(weights)
     except UsageError:

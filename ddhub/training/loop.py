@@ -191,7 +191,9 @@ def fit(
     with seeded(device, seed):
         if isinstance(model, str):
             channels, size = data.about.image_size[0], data.about.image_size[1]
-            model = models.build(model, classes=len(data.about.classes), size=size, channels=channels)
+            # whatever the caller's default device, so that a seed gives the same weights everywhere
+            with torch.device("cpu"):
+                model = models.build(model, classes=len(data.about.classes), size=size, channels=channels)
     net = placed(model, device)
     with computing(device, precision):
         optimizer = build_optimizer(net, plan, capturable=known and captures(device))
