@@ -93,10 +93,14 @@ def usual_side(name: str) -> int | None:
         SourceError: as `read_tree`, and for a file that is no image.
     """
     files = [file for part in read_tree(name).splits.values() for file in part.files()]
-    sides = [(width, height) for width, height, _ in headers(files[:: -(-len(files) // _LOOKED_AT)])]
-    if len(set(sides)) == 1 and sides[0][0] == sides[0][1]:
+    return side_of([(width, height) for width, height, _ in headers(files[:: -(-len(files) // _LOOKED_AT)])])
+
+
+def side_of(sizes: Sequence[tuple[int, int]]) -> int | None:
+    """As `usual_side`, of widths and heights in pixels."""
+    if len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1]:
         return None
-    return 64 if median(map(min, sides)) >= 64 else 32
+    return 64 if median(map(min, sizes)) >= 64 else 32
 
 
 def open_folder(name: str, split: str, size: int | None) -> tuple[Tree, Decoded, list[str]]:
