@@ -124,7 +124,7 @@ class Config:
         if there < needed:
             raise UsageError(
                 f"{self.mipc} images with {self.top} squares each are {there} patches a class, {needed} are needed; "
-                "raise --top, or --mipc where a class has more, or lower --ipc"
+                "raise --mipc or --top, or lower --ipc"
             )
 
 
