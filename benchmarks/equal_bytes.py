@@ -131,9 +131,9 @@ def main(
     for word in ("as stored", f"as {encoding}, {label_bits}-bit labels"):
         heads += f"|bytes {word}|accuracy in %|random at these bytes (images)"
     said = (
-        f"Top-1 accuracy in % on CIFAR-10's test images after the last epoch, {model}, mean ± sd of {seeds} students of "
-        f"one artifact. Random: real images drawn at random, {random_encoding}, 4-bit labels of the strongest teacher at "
-        f"hand, protocol `coreset`, about {views:,} images seen. {describe(resolve_device(device))}, {versions()}."
+        f"Top-1 accuracy in % on CIFAR-10's test images after the last epoch, {model}, mean ± sd of {seeds} students. "
+        f"Random: real images drawn at random, {random_encoding}, 4-bit labels of the strongest teacher "
+        f"at hand, protocol `coreset`, about {views:,} images seen. {describe(resolve_device(device))}, {versions()}."
     )
     content = f"{said}\n\n{table(heads, lines)}\n"
     write(out, content.encode()) if out else click.echo(content)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ddhub.measures.complexity import class_complexity, complexity_score, net_complexity, recovery_ratio
     from ddhub.protocols.named import protocol
     from ddhub.protocols.protocol import Protocol
-    from ddhub.training.loop import evaluate, train
+    from ddhub.training.loop import train
+    from ddhub.training.scoring import evaluate
 
 _HOME = {
     "Artifact": "artifact.folder",
@@ -43,7 +44,7 @@ _HOME = {
     "catalog": "artifact.bundled",
     "class_complexity": "measures.complexity",
     "complexity_score": "measures.complexity",
-    "evaluate": "training.loop",
+    "evaluate": "training.scoring",
     "load": "hub",
     "net_complexity": "measures.complexity",
     "open_source": "sources.source",

@@ -34,6 +34,19 @@ class HubError(DDHubError):
     """The Hub cannot be reached or refuses a request."""
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value as a message repeats it: its repr, cut in the middle of what is long.
+
+    >>> shown("x" * 5000, 16)
+    "'xxxxxx…xxxxxxx'"
+    """
+    try:
+        text = repr(value).replace("\n", " ")
+    except ValueError:  # Python does not print integers of more than 4,300 digits
+        text = f"a number of {type(value).__name__} with too many digits"
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
     """The error for an unknown name; its message offers the nearest known name.
 
@@ -41,9 +54,9 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Usage
     unknown model 'resnet81'; did you mean 'resnet18'? (ddhub train --help)
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name)[:200], names, n=1, cutoff=0.6)
     advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-    return UsageError(f"unknown {kind} {name!r}; {advice}" + (f" ({hint})" if hint else ""))
+    return UsageError(f"unknown {kind} {shown(name)}; {advice}" + (f" ({hint})" if hint else ""))
 
 
 def first_line(error: BaseException) -> str:

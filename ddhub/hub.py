@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,14 +18,13 @@ from torch import nn
 from ddhub import teachers as nets
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import README, RESULTS
+from ddhub.convert.export import Export
+from ddhub.convert.export import export as write_export
 from ddhub.errors import DDHubError, UsageError
 from ddhub.io.files import replace_folder
+from ddhub.publish.bundle import Published
 from ddhub.training.batches import DistilledData
 from ddhub.training.open import open_data, teacher_ids
-
-if TYPE_CHECKING:
-    from ddhub.convert.export import Export
-    from ddhub.publish.bundle import Published
 
 
 class LoadedData(DistilledData):
@@ -50,7 +48,7 @@ class LoadedData(DistilledData):
         from ddhub.publish.push import push
         from ddhub.remote.client import REPO
 
-        if not REPO.fullmatch(repo_id):
+        if not isinstance(repo_id, str) or not REPO.fullmatch(repo_id):
             raise UsageError(f"{repo_id!r} is not a repository NAMESPACE/NAME; correct it")
         return push(
             self._folder(),
@@ -64,9 +62,7 @@ class LoadedData(DistilledData):
 
     def export(self, to: str, out: str | Path) -> Export:
         """Write the rebuilt images of the artifact that was loaded for other tools: `ddhub.convert.export.export`."""
-        from ddhub.convert.export import export
-
-        return export(self._folder(), to, out)
+        return write_export(self._folder(), to, out)
 
     def _folder(self) -> Path:
         if self.about.folder is None:

@@ -57,6 +57,8 @@ def build(name: str, *, classes: int, size: int = 32, channels: int = 3) -> nn.M
     The initial weights are drawn from torch's global generator. Raises UsageError for an unknown
     name, a width on a net that has none, an image too small for the depth, and a missing timm.
     """
+    if not isinstance(name, str):
+        raise errors.UsageError(f"model is of type {type(name).__name__}; give its name: {', '.join(names())}")
     if name.startswith("timm:"):
         return _timm(name, classes=classes, channels=channels)
     match = re.fullmatch(r"(.+?)(?:-w([1-9][0-9]{0,3}))?", name)

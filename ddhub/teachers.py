@@ -26,6 +26,7 @@ imports torch.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -189,7 +190,7 @@ def catalog() -> dict[str, dict[str, Any]]:
 
 def is_teacher(folder: str | Path) -> bool:
     """Whether a folder calls itself a teacher."""
-    return (Path(folder) / TEACHER).is_file()
+    return os.path.isfile(Path(folder) / TEACHER)
 
 
 def folder_of(name: str) -> Path | None:
@@ -198,7 +199,7 @@ def folder_of(name: str) -> Path | None:
     known = bundled.BUNDLED / path.name
     if is_teacher(path):
         return path
-    return known if str(path) == path.name and not path.exists() and is_teacher(known) else None
+    return known if str(path) == path.name and not os.path.exists(path) and is_teacher(known) else None
 
 
 def resolve(name: str | Path, *, near: Path | None = None, ask: Ask = from_hub) -> Path:
@@ -291,7 +292,7 @@ def _build(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         # compared before there is a net: a model's name can ask for terabytes
         weights = tensors.read(data, tensors.describe_net(build))
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # initial weights are drawn, and replaced
             net = build()
         net.load_state_dict(weights)
     except UsageError:

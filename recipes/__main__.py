@@ -22,6 +22,8 @@ import click
 from ddhub.artifact import bundled
 from ddhub.artifact.manifest import Manifest
 from ddhub.cli.program import guarded
+from ddhub.errors import unknown
+from ddhub.io.rules import require
 from ddhub.training import ranks
 from recipes.run import budget, plan
 from recipes.run.options import configure, discover, option_fields
@@ -38,7 +40,7 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
     run_options = {str(x.name): values.pop(str(x.name)) for x in _RUN if x.name in values}
     if run_options["machine"] and not run_options["dry_run"]:
         raise click.UsageError("--machine says how long a run would take on another machine; add --dry-run")
-    cfg = configure(recipe, run_options["preset"], values)
+    cfg = configure(recipe, run_options["preset"], values, run_options["quick"])
     run = Run(
         recipe,
         cfg,
@@ -59,6 +61,7 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
         if ranks.rank() == 0:
             click.echo(plan.text(recipe, cfg, run, run_options["machine"] or ""))
         return
+    _check(recipe, cfg, run, run_options["until"] or "")
     with run.logged(), ranks.group():
         try:
             artifact = recipe.distill(cfg, run)
@@ -66,12 +69,28 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
             if ranks.rank() == 0:
                 click.echo(f"stopped after stage {stage}; the same command without --until goes on from there")
             return
-    if run_options["until"]:
-        raise click.UsageError(f"no stage {run_options['until']!r}; stages: {', '.join(run.seconds)}")
+    if run_options["until"]:  # of a method whose plan does not list its stages
+        raise unknown("stage", run_options["until"], run.seconds)
     m = artifact.manifest
     click.echo(f"{out}: digest {m.digest}, content {m.content}, {m.stored_bytes:,} stored bytes")
     for line in compared(m):
         click.echo(line)
+
+
+def _check(recipe: ModuleType, cfg: Any, run: Run, until: str) -> None:
+    """Find out before anything is computed what cannot be: settings, stages, and test images that teachers need.
+
+    Raises:
+        UsageError, SourceError: whatever the run would come to later.
+    """
+    if hasattr(recipe, "students"):
+        recipe.students(cfg)
+    stages = [step.stage for step in plan.planned(recipe, cfg, run).steps]
+    if until and stages and until not in stages:
+        raise unknown("stage", until, stages)
+    if any(stage.startswith(("teacher-", "experts")) for stage in stages):
+        source = run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None)
+        run.source(cfg.dataset, "test", source.images.shape[2])
 
 
 def compared(m: Manifest) -> list[str]:
@@ -111,10 +130,17 @@ def _setting(flag: str, name: str, default: Any, text: str) -> click.Option:
             return None if value is None else tuple(part for part in value.split(",") if part)
 
         return click.Option([flag, name], callback=split, help=text, metavar=",".join(default))
-    kind = click.BOOL if isinstance(default, bool) else type(default)
-    return click.Option(
-        [flag, name], type=kind, help=text, metavar=str(default).lower() if kind is click.BOOL else str(default)
-    )
+    if isinstance(default, bool):
+        return click.Option([flag, name], callback=_truth, help=text, metavar=str(default).lower())
+    return click.Option([flag, name], type=type(default), help=text, metavar=str(default))
+
+
+def _truth(_: click.Context, option: click.Parameter, value: str | None) -> bool | None:
+    """What an option of true or false says; click takes no word at all for false."""
+    if value is None:
+        return None
+    require(value.lower() in ("true", "false"), option.opts[0], value, "true or false")
+    return value.lower() == "true"
 
 
 def preset_lines(presets: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -155,6 +181,7 @@ _RUN: list[click.Parameter] = [
     ),
     click.Option(["--label-bits"], default="16", type=click.Choice(["16", "8", "4"]), metavar="16", help="16, 8 or 4"),
     click.Option(["--bytes"], metavar="N", help="as many images as N stored bytes hold (N/class), in place of --ipc"),
+    click.Option(["--quick"], is_flag=True, help="minutes for 1,000 images, not hours; the log says what is cut"),
     click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
     click.Option(["--work"], type=click.Path(), metavar="DIR", help="folder of the stages; OUT.work if not given"),
     click.Option(["--dry-run"], is_flag=True, help="print the plan and stop; --machine h100: its seconds there"),

@@ -32,7 +32,7 @@ from ddhub.protocols.named import protocol
 from ddhub.protocols.protocol import DSA_OPS, Protocol
 from ddhub.sources.source import Source
 from ddhub.training.devices import computing
-from ddhub.training.loop import evaluate
+from ddhub.training.scoring import evaluate
 from recipes.run import papers
 from recipes.run.draws import require_images
 from recipes.run.options import check_options, option
@@ -67,6 +67,7 @@ class Config:
     train_epochs: int = option(100, "epochs of an expert", low=1)
     expert_opt: str = option("gsam", f"experts' optimizer: {', '.join(OPTIMIZERS)}", choices=OPTIMIZERS)
     expert_lr: float = option(0.01, "learning rate of the experts", over=0)
+    expert_batch: int = option(256, "real images in a step of an expert", low=1)
     expert_seed: int = option(0, "seed of the experts")
     together: int = option(0, "experts trained at once; 0: the faster", low=0)
 
@@ -136,7 +137,7 @@ def experts(cfg: Config) -> Experts:
     """Which experts there are: nothing of the distillation is among it."""
     return Experts(
         net=cfg.net, count=cfg.n_experts, epochs=cfg.train_epochs, optimizer=cfg.expert_opt, lr=cfg.expert_lr,
-        seed=cfg.expert_seed, together=cfg.together,
+        batch=cfg.expert_batch, seed=cfg.expert_seed, together=cfg.together,
     )  # fmt: skip
 
 
@@ -221,7 +222,8 @@ def chunks(cfg: Config, source: Source) -> list[tuple[str, range]]:
 
 def _settings(cfg: Config) -> dict[str, Any]:
     """What the images depend on beside the experts, so that runs of other students share no more and no less."""
-    unused = {"together", "protocol", "student_epochs", "codec_every"}
+    # the experts have a key of their own, and so has a codec in the loop
+    unused = {"together", "expert_batch", "protocol", "student_epochs", "codec_every"}
     if cfg.cam == "none":
         unused |= {"cam_every", "beta", "act_threshold", "cam_net"}
     if cfg.cam == "none" or not cfg.cam_net.startswith("timm:"):

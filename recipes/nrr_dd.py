@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -206,8 +206,15 @@ def refine_units(cfg: Config, classes: int, side: int) -> list[tuple[str, range,
     return [(stage, *unit) for stage, unit in zip(numbered("refine", len(work)), work, strict=True)]
 
 
+def suited(cfg: Config, source: Source) -> Config:
+    """The settings, with no more searched images than the smallest class has. UsageError for too few patches."""
+    least = int(torch.bincount(source.labels, minlength=len(source.classes)).min())
+    return replace(cfg, mipc=least) if least < cfg.mipc else cfg
+
+
 def plan(cfg: Config, source: Source, run: Run) -> Plan:
     """Stages with their image passes and the bytes of the artifact (see `recipes.Plan`)."""
+    cfg = suited(cfg, source)
     check(cfg, source)
     classes, side, items = len(source.classes), source.images.shape[2], cfg.ipc * len(source.classes)
     teacher = net(cfg.teacher, source, run)
@@ -288,6 +295,9 @@ def _images(
 
 def distill(cfg: Config, run: Run) -> Artifact:
     source = run.source(cfg.dataset, "train", cfg.size or None)
+    if (mipc := suited(cfg, source).mipc) < cfg.mipc:
+        log.info("%d images of a class are searched in place of %d: the smallest has no more", mipc, cfg.mipc)
+        cfg = suited(cfg, source)
     check(cfg, source)
     count, plan = len(source.classes), students(cfg)
     work = refine_units(cfg, count, source.images.shape[2])

@@ -98,6 +98,8 @@ class Config:
     protocol: str = option("idc", "protocol recommended to students")
     student_epochs: int = option(0, "epochs of students; 0: the protocol's", low=0)
 
+    size: int = option(0, "side of the images, px; 0: the data's", low=0)
+
     labels: ClassVar[str] = "hard"
 
     def __post_init__(self) -> None:
@@ -216,7 +218,8 @@ def chunks(cfg: Config) -> list[tuple[str, range]]:
 
 def _settings(cfg: Config) -> dict[str, Any]:
     """What the images depend on, so that runs of other regions, losses and students share no more and no less."""
-    unused = {"protocol", "student_epochs", "codec_every"}
+    # the key of a stage has the images themselves, and a codec in the loop where there is one
+    unused = {"protocol", "student_epochs", "codec_every", "size"}
     policy = cfg.policy if cfg.regions else ""
     if not policy:
         unused |= {"policy", "iou"}
@@ -261,7 +264,7 @@ def plan(cfg: Config, source: Source, run: Run) -> Plan:
 
 
 def distill(cfg: Config, run: Run) -> Artifact:
-    source = run.source(cfg.dataset, "train")
+    source = run.source(cfg.dataset, "train", cfg.size or None)
     check(cfg, source)
     classes, side, loop = len(source.classes), source.images.shape[2], in_loop(cfg, run, source, normalised=False)
     needed = cfg.factor**2 * cfg.ipc

@@ -22,7 +22,8 @@ from ddhub.cli.program import guarded
 from ddhub.protocols.named import protocol as named
 from ddhub.sources.source import open_source
 from ddhub.training.devices import describe, resolve_device, resolve_precision, versions
-from ddhub.training.loop import evaluate, fit
+from ddhub.training.loop import fit
+from ddhub.training.scoring import evaluate
 from recipes.run.teachers import real_data
 
 log = logging.getLogger("teacher")
@@ -35,6 +36,7 @@ log = logging.getLogger("teacher")
 @click.option("--protocol", default="teacher", show_default=True, help="named protocol of the training")
 @click.option("--epochs", type=click.IntRange(1), help="passes over the images; the protocol's if not given")
 @click.option("--seed", default=0, show_default=True, help="seed of initial weights and views")
+@click.option("--size", type=click.IntRange(1), help="side of the images in pixels; the data's if not given")
 @click.option("--data", "root", type=click.Path(), help="root of the real data (or DDHUB_DATA)")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", default="auto", show_default=True, help="auto, bf16, fp32 or exact")
@@ -46,6 +48,7 @@ def main(
     protocol: str,
     epochs: int | None,
     seed: int,
+    size: int | None,
     root: str | None,
     device: str,
     precision: str,
@@ -53,8 +56,8 @@ def main(
 ) -> None:
     if threads:
         torch.set_num_threads(threads)
-    test = open_source(dataset, "test", root=root)  # first, as training takes hours
-    source = open_source(dataset, "train", root=root)
+    test = open_source(dataset, "test", root=root, size=size)  # first, as training takes hours
+    source = open_source(dataset, "train", root=root, size=size)
     plan = named(protocol, **({"epochs": epochs} if epochs else {}))
     where = resolve_device(device)
     precise = resolve_precision(precision, where)

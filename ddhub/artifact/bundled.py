@@ -5,11 +5,12 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from ddhub.artifact.manifest import MANIFEST, PARQUET, Manifest, read_manifest
+from ddhub.artifact.manifest import MANIFEST, PARQUET, PREVIEW, README, Manifest, read_manifest
 from ddhub.artifact.results import Entry, read
 from ddhub.errors import ArtifactError
 
@@ -36,6 +37,13 @@ def names() -> list[str]:
 def has_data(folder: Path) -> bool:
     """Whether the stored images of the artifact in `folder` are there."""
     return (folder / PARQUET).is_file()
+
+
+def require_data(folder: Path) -> None:
+    """ArtifactError for an artifact of which the manifest, results and card are there, and no data."""
+    if (folder / MANIFEST).is_file() and not any(os.path.lexists(folder / name) for name in (PARQUET, PREVIEW)):
+        cause = "its data are not kept here, only its results"
+        raise ArtifactError(f"{folder.name}: {cause}; make it again by the command on its card, {folder / README}")
 
 
 def folders_of_results(stock: Path | None = None) -> list[Path]:

@@ -205,4 +205,6 @@ def _pixels(images: Tensor) -> str:
 def _samples(images: Tensor) -> NDArray[np.uint8]:
     """256 pixels, evenly spread over all, or all of fewer."""
     flat = images.contiguous().flatten()
-    return flat[torch.linspace(0, len(flat) - 1, min(SAMPLES, len(flat)), dtype=torch.float64).long()].numpy()
+    return flat[
+        torch.linspace(0, len(flat) - 1, min(SAMPLES, len(flat)), dtype=torch.float64, device="cpu").long()
+    ].numpy()

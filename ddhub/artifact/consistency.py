@@ -13,9 +13,10 @@ from ddhub.artifact.codec import difference
 from ddhub.artifact.manifest import DAMAGED, REPAIR, Manifest, canonical, label_dtype
 from ddhub.artifact.tensors import DTYPES, describe, sha256
 from ddhub.data import decode, labels
-from ddhub.errors import ArtifactError
+from ddhub.errors import ArtifactError, shown
 from ddhub.io.files import max_bytes
-from ddhub.protocols.protocol import Protocol
+from ddhub.io.rules import is_number
+from ddhub.protocols.protocol import MOST_RATE, Protocol
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,19 @@ def check(manifest: Manifest, images: Tensor, image_labels: Tensor, tensors: Map
     if not manifest.content:
         raise ArtifactError(f"its content has no hash: it was made before there were any; {REPAIR}")
     plan = Protocol.from_json(manifest.protocol)
+    if (padding := plan.augment.crop_padding) > max(manifest.image_size[1:]):
+        raise ArtifactError(f"protocol: crop_padding is {padding}, more than the images' side; {REPAIR}")
     decoder = decode.build(manifest.decoder, images, tensors, manifest.pixel_range)
     if 8 * len(decoder) > max_bytes():
         cause = f"{len(decoder):,} training images, and DDHUB_MAX_BYTES allows {max_bytes():,} bytes for their numbers"
         raise ArtifactError(f"{cause}; set it higher if you trust the artifact")
+    rate = manifest.labels.get("lr")
+    if rate is not None and not (is_number(rate) and 0 < rate <= MOST_RATE):
+        raise ArtifactError(f"its learned rate is {shown(rate)}, not a number above 0, at most {MOST_RATE:,}; {REPAIR}")
     if manifest.labels["kind"] == "teacher":
         labels.temperature(manifest.labels)
     else:
-        classes = image_labels[decoder.image_of(torch.arange(len(decoder)))]
+        classes = image_labels[decoder.image_of(torch.arange(len(decoder), device="cpu"))]
         labels.build(manifest.labels, classes, len(manifest.classes), tensors, epochs=plan.epochs)
     if content(manifest, images, image_labels, tensors) != manifest.content:
         raise ArtifactError(f"images, labels or tensors are not those of its content hash ({DAMAGED}); {REPAIR}")

@@ -43,6 +43,11 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _is_word(value: Any) -> bool:
+    """A text that tables repeat; what would steer a terminal is left out where it is printed."""
+    return _is_text(value) and len(value) <= 200
+
+
 def is_sha256(value: object) -> bool:
     """Whether a value is a SHA-256 as 64 lower-case hex digits."""
     return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))
@@ -62,11 +67,16 @@ def _is_range(value: Any) -> bool:
 
 
 def _is_classes(value: Any) -> bool:
-    return _all(_is_text)(value) and 0 < len(value) <= 65536 and len(set(value)) == len(value)
+    return _all(_is_word)(value) and 0 < len(value) <= 65536 and len(set(value)) == len(value)
 
 
 def _is_size(value: Any) -> bool:
     return _all(_is_count)(value) and len(value) == 3 and value[0] in (1, 3)
+
+
+def _is_dataset(value: Any) -> bool:
+    """Whether a value names data without a path: a stranger's artifact must not say which folder is opened."""
+    return _is_word(value) and not (value.startswith("folder:") and re.search(r"[/\\~]", value))
 
 
 def _has_kind(value: object) -> bool:
@@ -129,10 +139,10 @@ def _are_files(value: Any) -> bool:
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": (str(FORMAT), lambda value: type(value) is int and value == FORMAT),
     "name": ("1 to 96 of a-z, 0-9, '.', '_', '-', a letter or digit first", is_name),
-    "method": ("a text, not empty", _is_text),
-    "dataset": ("a text, not empty", _is_text),
+    "method": ("a text of 1 to 200 characters", _is_word),
+    "dataset": ("a name of 1 to 200 characters, of a folder its last part alone", _is_dataset),
     "ipc": ("a positive integer", _is_count),
-    "classes": ("1 to 65536 distinct names", _is_classes),
+    "classes": ("1 to 65536 distinct names of 1 to 200 characters", _is_classes),
     "image_size": ("(1 or 3 channels, height, width)", _is_size),
     "mean": ("numbers from -1000 to 1000", _all(_is_level)),
     "std": ("numbers from 0.001 to 1000", _all(lambda value: _is_level(value) and value >= 0.001)),

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ddhub.artifact import consistency, pictures
 from ddhub.artifact import tensors as _safetensors
+from ddhub.artifact.bundled import require_data
 from ddhub.artifact.codec import Coded, encode
 from ddhub.artifact.encoding import picture_size
 from ddhub.artifact.fields import TENSOR_RULE
@@ -84,6 +85,7 @@ class Artifact:
         few of them.
         Names that begin with a dot (`.git`, `.DS_Store`) are other tools' and left alone.
         """
+        require_data(self.folder)
         files, decoded = self.manifest.files, self.bytes_by_tensor()
         disk, memory = sum(entry["bytes"] for entry in files.values()), sum(decoded.values())
         if max(disk, memory) > max_bytes():

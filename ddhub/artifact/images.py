@@ -97,7 +97,7 @@ def decoded_preview(decoder: Decoder, labels: Tensor, classes: tuple[str, ...], 
         classes: their names.
         most: training images a class.
     """
-    stored = decoder.image_of(torch.arange(len(decoder)))
+    stored = decoder.image_of(torch.arange(len(decoder), device="cpu"))
     views = max(1, len(stored) // len(labels))  # training images of a stored one
     shown = class_rows(labels, len(classes), max(1, most // views))
     items = torch.cat([(stored == image).nonzero().flatten() for row in shown for image in row])
@@ -109,7 +109,10 @@ def class_rows(labels: Tensor, classes: int, most: int) -> list[list[int]]:
     """Images of each of the first ten classes that have some: all, or so many that are spread evenly over them."""
     rows = [torch.nonzero(labels == k).flatten() for k in range(classes)]
     filled = [row for row in rows if len(row)][:10]
-    return [row[torch.arange(min(most, len(row))) * len(row) // min(most, len(row))].tolist() for row in filled]
+    return [
+        row[torch.arange(min(most, len(row)), device="cpu") * len(row) // min(most, len(row))].tolist()
+        for row in filled
+    ]
 
 
 def sheet(rows: list[list[Image.Image]]) -> Image.Image:

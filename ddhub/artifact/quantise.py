@@ -54,7 +54,7 @@ def eight_bits(
     if images.dtype == torch.uint8:
         return images.contiguous(), ((0.0, 1.0),) * images.shape[1], Moved(0.0, 0.0)
     mean, std = normalized or ((0.0,) * images.shape[1], (1.0,) * images.shape[1])
-    shift, scale = (torch.tensor([*x], dtype=torch.float64)[:, None, None] for x in (mean, std))
+    shift, scale = (torch.tensor([*x], dtype=torch.float64, device="cpu")[:, None, None] for x in (mean, std))
     low, high = _bounds(images, shift, scale)
     if normalized and bool((((low - shift) / scale).min() >= 0) & (((high - shift) / scale).max() <= 1)):
         raise UsageError("all pixels lie in [0, 1], which normalised ones do not; say --unit")
@@ -66,7 +66,7 @@ def eight_bits(
     inside = (low >= -_HALF) & (high <= 1 + _HALF)
     low = torch.where(inside, 0.0, low)
     high = torch.where(inside, 1.0, torch.maximum(high, low + 1 / 255))
-    stored, largest, squared = torch.empty(images.shape, dtype=torch.uint8), 0.0, 0.0
+    stored, largest, squared = torch.empty(images.shape, dtype=torch.uint8, device="cpu"), 0.0, 0.0
     step, few = (high - low) / 255, _few(images)
     for part, x in zip(stored.split(few), images.split(few), strict=True):
         x = x.double().mul_(scale).add_(shift)

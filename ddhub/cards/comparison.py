@@ -8,6 +8,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -107,8 +108,10 @@ def losses(entry: Entry, comparison: Comparison) -> list[str]:
 
 def no_baseline(m: Manifest, folder: Path) -> UsageError:
     """The error for an artifact in `folder` that has no baseline."""
-    command = ["python", "-m", "recipes", "random-real", str(folder.parent / f"{m.dataset}-random-ipc{m.ipc}")]
+    name = re.sub(r"[^a-z0-9._]+", "-", f"{m.dataset.removeprefix('folder:')}-random-ipc{m.ipc}".lower()).lstrip("-._")
+    command = ["python", "-m", "recipes", "random-real", str(folder.parent / name)]
     command += ["--dataset", m.dataset, "--ipc", str(m.ipc)]
+    command += ["--size", str(m.image_size[1])] if m.dataset.startswith("folder:") else []
     return UsageError(
         f"{m.name} has no random selection of {m.ipc} images per class bundled or beside it; "
         f"make it: {shlex.join(command)}"

@@ -173,7 +173,7 @@ def _commands(means: Sequence[Mean], m: Manifest) -> list[str]:
     for (model, precision, first, count), names in jobs.items():
         seeds = [*(["--seed", str(first)] if first else []), "--seeds", str(count), "--precision", precision]
         test = means[0].first.test_name
-        seeds += ["--test", test] if test != m.dataset else []
+        seeds += ["--test", test] if test != m.dataset or test.startswith("folder:") else []
         words = ["ddhub", "train", *names, *options, "--model", model, *seeds, "--data", "ROOT"]
         lines.append(shlex.join(words))
     return lines

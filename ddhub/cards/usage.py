@@ -26,12 +26,13 @@ def namespace(card: str) -> str:
 def loading(m: Manifest, owner: str) -> str:
     """The code that loads an artifact of the repository OWNER/NAME and trains a student."""
     name = m.name if owner == NAMESPACE else f"{owner}/{m.name}"
+    test = ', test="folder:PATH"' if m.dataset.startswith("folder:") else ""  # of images that only their owner has
     return code(
         "python",
         [
             "import ddhub",
             f'data = ddhub.load("{name}")',
-            'model, result = ddhub.train(data, "convnet3", seed=0)',
+            f'model, result = ddhub.train(data, "convnet3", seed=0{test})',
         ],
     )
 

@@ -40,19 +40,28 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @_json
 def info(name: str, as_json: bool) -> None:
-    """Show what is known about a data set, without opening an image."""
-    record = _record(name)
+    """Show what is known about a data set; of images of your own classes, counts, sizes, and what becomes of them.
+
+    \b
+    ddhub data info cifar10
+    ddhub data info folder:/home/me/flowers
+    """
+    record = _record(name, look=True)
     if as_json:
         print_json(record)
         return
     for key, value in record.items():
-        say(f"{key + ':':14} {', '.join(value) if key == 'classes' else flat(value)}")
+        lines = value if key == "cannot_be_read" else [", ".join(value) if key == "classes" else flat(value)]
+        for line in lines:
+            say(f"{key.replace('_', ' ') + ':':15} {line}")
 
 
 @data.command()
 @click.argument("name")
 @click.option(
-    "--size", type=click.IntRange(min=1), help="Resize the images to this side in pixels. [default: as in the data set]"
+    "--size",
+    type=click.IntRange(min=1),
+    help="Side of the images in pixels. [default: the data set's, or one that suits]",
 )
 @click.option("--data", "root", metavar="ROOT", help="Folder of real data. [default: DDHUB_DATA, else the Hub]")
 @_json
@@ -60,6 +69,10 @@ def prepare(name: str, size: int | None, root: str | None, as_json: bool) -> Non
     """Decode every split of a data set into the cache, so that later commands need not wait for it."""
     from ddhub.sources.source import open_source
 
+    if size is None and name.startswith("folder:"):
+        from ddhub.sources.folder import usual_side
+
+        size = usual_side(name)
     reports = []
     for split in _record(name)["splits"]:
         source = open_source(name, split, root=root, size=size)
@@ -73,12 +86,16 @@ def prepare(name: str, size: int | None, root: str | None, as_json: bool) -> Non
         print_json(reports)
 
 
-def _record(name: str) -> dict[str, Any]:
-    """The facts that `info` prints: of a known data set, or of a folder by its file names."""
+def _record(name: str, look: bool = False) -> dict[str, Any]:
+    """The facts that `info` prints: of a known data set, or of a folder by its file names, and to `look` headers."""
     from ddhub.sources.known import FOLDER, find
 
     if name.startswith(FOLDER):
         from ddhub.sources.folder import read_tree
+        from ddhub.sources.survey import survey
+
+        if look:
+            return survey(name)
 
         tree = read_tree(name)
         splits = {split: f"{len(images.files()):,} images" for split, images in tree.splits.items()}

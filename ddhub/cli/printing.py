@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ddhub.errors import DDHubError
+from ddhub.io.rules import CONTROL
 
 if TYPE_CHECKING:
     from ddhub.artifact.results import Mean, Result
@@ -21,7 +21,7 @@ def printable(text: str) -> str:
 
     Characters that change the direction of a line, or end it invisibly, are removed too.
     """
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", "", text)
+    return CONTROL.sub("", text)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -3,10 +3,13 @@
 2    the request cannot be met (a usage error)
 1    something is wrong with a file, a data set or a run
 130  interrupted by the user
+
+Where nobody reads the output any more (`ddhub list | head -1`), a program ends quietly, with 0.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -25,8 +28,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def guarded(command: click.Command, name: str, interrupted: str = "interrupted") -> int:
     """Run a click command as a program of this name and return its exit code; errors are one line on stderr."""
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that does not know ±
     try:
         code = command.main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as end:
+        if type(sys.stdout).__name__.endswith(
+            "PacifyFlushWrapper"
+        ):  # click's answer where nobody reads on, as with `| head -1`
+            return 0
+        raise end
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the end of Python flushes once more
+        return 0
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else name
         return _failed(f"{error.format_message()} ({path} --help)", error.exit_code)
@@ -37,6 +53,8 @@ def guarded(command: click.Command, name: str, interrupted: str = "interrupted")
     except (KeyboardInterrupt, click.Abort):
         _say(interrupted)
         return 130
+    except OSError as error:  # of a path that no command looked at before
+        return _failed(f"{error.filename or name}: {error.strerror or error}; check the path and its rights", 1)
     return code if isinstance(code, int) else 0
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     help="Publish although random selection is more accurate; the card says so.",
 )
 @click.option("--accept-uncommitted", is_flag=True, help="Publish although the code that made it is in no commit.")
+@click.option("--accept-private", is_flag=True, help="Publish although a path or the name of this machine is in it.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be published, but write nothing.")
 @json_option
 def push(
@@ -46,6 +47,7 @@ def push(
     catalog: str | None,
     accept_below_baseline: bool,
     accept_uncommitted: bool,
+    accept_private: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -64,6 +66,7 @@ def push(
         dry_run=dry_run,
         accept_below_baseline=accept_below_baseline,
         accept_uncommitted=accept_uncommitted,
+        accept_private=accept_private,
         catalog=catalog or (None if private or create_pr else _checkout_catalog(to)),
     )
     if as_json:

@@ -1,7 +1,7 @@
 """`ddhub train`: train students on artifacts under one protocol.
 
     ddhub train cifar10-infer-ipc10 --baseline --model resnet18 --seeds 3 --record --data ROOT
-    torchrun --nproc-per-node 2 -m ddhub.cli train cifar10-infer-ipc10 --seeds 4
+    torchrun --nproc-per-node 2 -m ddhub train cifar10-infer-ipc10 --seeds 4
 
 Under torchrun the students are divided among the ranks; only rank 0 prints and records.
 """
@@ -106,17 +106,17 @@ def train(
     from ddhub.cli.printing import mean_text
     from ddhub.remote.cache import writable
     from ddhub.remote.find import resolve
-    from ddhub.sources import source
     from ddhub.training import ranks
     from ddhub.training.loop import train as fit
+    from ddhub.training.open import test_images
 
     folders = [resolve(name) for name in names]
     entries = {folder: results.read(folder) for folder in (map(writable, folders) if record else folders)}
     plan = _plan(*next(iter(entries.items())), protocol, epochs=epochs, batch_size=batch_size, teachers=teachers)
     if baseline:
         entries |= _baselines(folders, entries)
-    wanted = {folder: (test or x.manifest.dataset, x.manifest.image_size[1]) for folder, x in entries.items()}
-    opened = {x: source.open_source(x[0], "test", root=data, size=x[1]) for x in dict.fromkeys(wanted.values())}
+    wanted = {folder: (x.manifest.dataset, x.manifest.image_size[1]) for folder, x in entries.items()}
+    opened = {x: test_images(test, x[0], root=data, size=x[1]) for x in dict.fromkeys(wanted.values())}
     units = [(folder, number) for folder in entries for number in range(seed, seed + seeds)]
     runs: dict[tuple[Path, int], Result] = {}
     for folder, entry in entries.items() if record else ():

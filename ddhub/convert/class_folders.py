@@ -20,7 +20,7 @@ from ddhub.errors import ArtifactError, UsageError
 from ddhub.io.files import max_bytes
 from ddhub.sources.folder import read_tree
 from ddhub.sources.known import FOLDER, KNOWN, plain
-from ddhub.sources.resize import RULE, Batch, Fit, decode, size_of
+from ddhub.sources.resize import RULE, Batch, Fit, decode, header_of
 
 _FILES = 256
 _REPAIR = "fetch it again or remove it"
@@ -45,8 +45,8 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
     number, rule, named = numbers([*images.classes], classes, path)
     names = sorted(images.classes, key=number.__getitem__)
     files = [file for name in names for file in images.classes[name]]
-    labels = torch.tensor([number[name] for name in names for _ in images.classes[name]])
-    width, height = size_of(files[0], _REPAIR)
+    labels = torch.tensor([number[name] for name in names for _ in images.classes[name]], device="cpu")
+    width, height, _ = header_of(files[0], _REPAIR)
     if side is None and width != height:
         raise UsageError(f"{files[0]}: {width}x{height} pixels, not square; give a side to resize to: --size")
     side = side or width
@@ -54,7 +54,7 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
     if (total := int(np.prod(shape, dtype=np.int64))) > max_bytes():
         raise UsageError(f"{path}: {total:,} bytes of pixels, and DDHUB_MAX_BYTES allows {max_bytes():,}; raise it")
     fit = Fit(channels, side, None if resize else side, True, _REPAIR, f"resize all of them: --size {side}")
-    pixels, jpeg, resized, converted = torch.empty(shape, dtype=torch.uint8), 0, 0, Counter[str]()
+    pixels, jpeg, resized, converted = torch.empty(shape, dtype=torch.uint8, device="cpu"), 0, 0, Counter[str]()
     for start in range(0, len(files), _FILES):
         part = files[start : start + _FILES]
         chunk = decode(fit, Batch([*map(str, part)], part, labels[start : start + _FILES].numpy()))
@@ -67,7 +67,7 @@ def read_folder(path: Path, classes: Sequence[str], channels: int, side: int | N
         notes.append(f"{resized:,} images had another size: {RULE} to {side} px.")
     notes += [f"{count:,} images of mode {mode} were converted." for mode, count in sorted(converted.items())]
     if images.others:
-        notes.append(f"{images.others:,} files that are not images were left out.")
+        notes.append(f"{len(images.others):,} files that are not images were left out.")
     return ImportedData(
         images=pixels, classes=labels, scale="unit", named=named, files=tuple(files), notes=tuple(notes)
     )

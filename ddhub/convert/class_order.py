@@ -65,9 +65,9 @@ def labels_of(imported: ImportedData, order: Sequence[int]) -> tuple[Tensor, Ten
     if len(wrong):
         cause = f"label {int(classes[wrong[0]])} of image {int(wrong[0])} is not one of 0..{count - 1}"
         raise ArtifactError(f"{cause}; is it the right --dataset?")
-    numbers = torch.tensor(order)
+    numbers = torch.tensor(order, device="cpu")
     if imported.logits is not None:
-        logits = torch.empty(images, count, dtype=torch.float16)
+        logits = torch.empty(images, count, dtype=torch.float16, device="cpu")
         logits[:, numbers] = imported.logits.half()
         if not logits.isfinite().all():
             raise ArtifactError("a soft label is beyond ±65504, the largest 16-bit float; are these logits?")
@@ -100,7 +100,7 @@ def _by_position(imported: ImportedData, count: int, notes: list[str]) -> Tensor
     images = len(imported.images)
     if images % count:
         raise ArtifactError(f"{images} images are not divisible by {count} classes; is it the right --dataset?")
-    classes = torch.arange(count).repeat_interleave(images // count)
+    classes = torch.arange(count, device="cpu").repeat_interleave(images // count)
     agree = int((imported.logits.argmax(1) == classes).sum())
     if 2 * agree < images:
         cause = f"only {agree} of {images} soft labels are largest at the class of their position"

@@ -151,7 +151,7 @@ def _read(folder: Path) -> _TrainingSet:
     artifact = Artifact.open(folder)
     m, tensors = artifact.manifest, artifact.tensors()
     decoder = decode.build(m.decoder, artifact.images(), tensors, m.pixel_range)
-    labels = artifact.image_labels()[decoder.image_of(torch.arange(len(decoder)))]
+    labels = artifact.image_labels()[decoder.image_of(torch.arange(len(decoder), device="cpu"))]
     items = labels.argsort(stable=True)
     _, unpacked = unpack(m.labels, tensors, len(m.classes))
     logits = unpacked["labels.logits"] if m.labels["kind"] == "soft" else None
@@ -229,8 +229,8 @@ def _datasets(data: _TrainingSet, folder: Path) -> None:
 
 def _pt(data: _TrainingSet, folder: Path) -> None:
     m = data.manifest
-    mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (m.mean, m.std))
-    images = torch.empty(data.shape)
+    mean, std = (torch.tensor(x, device="cpu").view(-1, 1, 1) for x in (m.mean, m.std))
+    images = torch.empty(data.shape, device="cpu")
     for part, x in zip(images.split(_BATCH), data.batches(), strict=True):
         part.copy_((x - mean) / std)
     folder.mkdir()
@@ -238,7 +238,7 @@ def _pt(data: _TrainingSet, folder: Path) -> None:
     torch.save(data.labels if data.logits is None else data.logits.float(), folder / "labels.pt")
     torch.save(data.labels, folder / "hard_labels.pt")
     if "lr" in m.labels:
-        torch.save(torch.tensor(float(m.labels["lr"])), folder / "lr.pt")
+        torch.save(torch.tensor(float(m.labels["lr"]), device="cpu"), folder / "lr.pt")
 
 
 _WRITERS: dict[str, Callable[[_TrainingSet, Path], None]] = {

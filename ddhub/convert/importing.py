@@ -35,6 +35,7 @@ from ddhub.convert.dataset import DataSet, check_images, data_set, decoder_of
 from ddhub.convert.formats import ImportedData
 from ddhub.data.about import About
 from ddhub.errors import ArtifactError, UsageError, unknown
+from ddhub.io.private import without_folders
 from ddhub.io.rules import is_name, is_number
 from ddhub.protocols.named import protocol, protocols
 from ddhub.protocols.protocol import Protocol
@@ -275,13 +276,12 @@ def _scheme(options: Options, imported: ImportedData, plan: Protocol) -> dict[st
 def _config(path: Path, kind: str, options: Options, imported: ImportedData) -> dict[str, Any]:
     """The manifest's `recipe.config`: the given options, with file names without folders, and hashes of the files."""
     given = {key: value for key, value in asdict(options).items() if value not in (None, ()) and key != "citation"}
-    given = {key: [*value] if isinstance(value, (tuple, list)) else value for key, value in given.items()}
-    if "teachers" in given:
-        given["teachers"] = [Path(name).name for name in options.teachers]
+    texts = {key: given.pop(key) for key in ("license", "source_url") if key in given}
+    given = without_folders({key: str(value) if isinstance(value, Path) else value for key, value in given.items()})
     for key in ("labels", "lr"):
-        if isinstance(given.get(key), (str, Path)):
+        if isinstance(given.get(key), str):
             given[key] = Path(given[key]).name
-    return {**given, "path": path.resolve().name, "format": kind, **formats.hashes(path, imported.files)}
+    return {**given, **texts, "path": path.resolve().name, "format": kind, **formats.hashes(path, imported.files)}
 
 
 def _labelled_by(names: Sequence[str], manifest: Manifest, out: Path) -> Manifest:

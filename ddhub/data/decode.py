@@ -126,7 +126,7 @@ def grid(height: int, width: int, factor: int) -> Tensor:
     if height != width or factor < 1 or (factor - 1) * side >= height:
         cause = "they must be squares, and the factor 1 or more with a pixel in every tile"
         raise UsageError(f"factor {factor} for images of {height} x {width} pixels; {cause}")
-    first = torch.arange(factor) * side
+    first = torch.arange(factor, device="cpu") * side
     return torch.cartesian_prod(first, first)
 
 

@@ -45,7 +45,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "kind": ("one of soft, dbr, top1", lambda x: x in ("soft", "dbr", "top1")),
     "seed": ("a whole number in 0..2**64-1", lambda x: type(x) is int and 0 <= x < 2**64),
     "temperature": ("0.01 to 10,000", lambda x: is_number(x) and 0.01 <= x <= 10_000),
-    "weight": ("a finite number, 0 or more", lambda x: is_number(x) and x >= 0),
+    "weight": ("0 to 10,000", lambda x: is_number(x) and 0 <= x <= 10_000),
     "distance": (f"one of {', '.join(_DISTANCES)}", lambda x: x in tuple(_DISTANCES)),
     "reading": ("one of mix, view, label", lambda x: x in ("mix", "view", "label")),
     "loss": ("one of distance, kd", lambda x: x in ("distance", "kd")),

@@ -141,7 +141,7 @@ def epoch_views(
         window = windows(torch.from_numpy(table[WINDOW:STRIPS].T), size, augment.crop_scale)
     return torch.from_numpy(order), Views(
         epoch=epoch,
-        items=torch.arange(n),
+        items=torch.arange(n, device="cpu"),
         offset=torch.from_numpy(np.ascontiguousarray(corner.T)),
         flip=torch.from_numpy(table[FLIP] < augment.flip),
         partner=torch.from_numpy(partner),

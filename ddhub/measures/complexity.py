@@ -117,7 +117,7 @@ def class_complexity(scores: Tensor, labels: Tensor, classes: int | None = None)
     sizes = labels.bincount(minlength=count)
     if int(sizes.min()) == 0:
         raise UsageError(f"class {int(sizes.argmin())} has no images; its complexity is not defined")
-    return torch.zeros(count, dtype=torch.float64).index_add_(0, labels, scores.double()) / sizes
+    return torch.zeros(count, dtype=torch.float64, device="cpu").index_add_(0, labels, scores.double()) / sizes
 
 
 def recovery_ratio(distilled: float, full: float) -> float:

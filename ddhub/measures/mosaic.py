@@ -33,14 +33,21 @@ def draw(artifact: Artifact, proxy: nn.Module | None = None) -> tuple[bytes, str
     decoder = build(m.decoder, artifact.images(), artifact.tensors(), m.pixel_range)
     assert isinstance(decoder, Crops), "only artifacts with the decoder `crops` can be drawn"
     rows = images.class_rows(artifact.image_labels(), len(m.classes), 5)
-    corners = {i: decoder.corners(torch.arange(i, len(decoder), len(decoder.images))) for row in rows for i in row}
+    corners = {
+        i: decoder.corners(torch.arange(i, len(decoder), len(decoder.images), device="cpu"))
+        for row in rows
+        for i in row
+    }
     if proxy is None:
         uses = {i: use_counts(positions, decoder.side) for i, positions in corners.items()}
         most = max(int(count.max()) for count in uses.values())
         right = {i: count * 255 // most for i, count in uses.items()}
         legend = f"training images per pixel, white is {most}"
     else:
-        chosen, stats = list(corners), (torch.tensor(m.mean).view(-1, 1, 1), torch.tensor(m.std).view(-1, 1, 1))
+        chosen, stats = (
+            list(corners),
+            (torch.tensor(m.mean, device="cpu").view(-1, 1, 1), torch.tensor(m.std, device="cpu").view(-1, 1, 1)),
+        )
         stored, positions = decoder.images[chosen] / 255, torch.stack([corners[i] for i in chosen])
         utilisation = maps(Proxy(proxy, *stats), stored, artifact.image_labels()[chosen], positions, decoder.side)
         right = dict(zip(chosen, (utilisation * 255).long(), strict=True))
@@ -53,7 +60,7 @@ def draw(artifact: Artifact, proxy: nn.Module | None = None) -> tuple[bytes, str
 def use_counts(corners: Tensor, side: int) -> Tensor:
     """The number of crops, with top left `corners` `[T, 2]`, that contain each pixel: i64 `[H, W]`."""
     height, width = (corners.amax(0) + side).tolist()
-    count = torch.zeros(height, width, dtype=torch.int64)
+    count = torch.zeros(height, width, dtype=torch.int64, device="cpu")
     for y, x in corners.tolist():
         count[y : y + side, x : x + side] += 1
     return count
@@ -63,7 +70,7 @@ def _outlined(decoder: Crops, image: int, corners: Tensor) -> Image.Image:
     """A stored image, padded to the extent of its tiles, with the outlines of all crops."""
     height, width = decoder.size
     canvas = decoder.side * decoder.factor
-    stored = torch.full((decoder.images.shape[1], canvas, canvas), 128, dtype=torch.uint8)
+    stored = torch.full((decoder.images.shape[1], canvas, canvas), 128, dtype=torch.uint8, device="cpu")
     stored[:, :height, :width] = decoder.images[image]
     picture = _cell(images.to_pil(stored))
     pen, scale = ImageDraw.Draw(picture), picture.width / canvas

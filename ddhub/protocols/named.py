@@ -7,12 +7,13 @@ protocol("infer-static", epochs=50)      # called infer-static+epochs=50, with a
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ddhub.errors import unknown
-from ddhub.protocols.protocol import Protocol
+from ddhub.io.rules import whole_within
+from ddhub.protocols.protocol import MOST_EPOCHS, Protocol
 
 _FILE = Path(__file__).parents[1] / "assets" / "protocols.toml"
 
@@ -35,9 +36,9 @@ def protocol(name: str, **changes: Any) -> Protocol:
     """A protocol by name, with other fields where `changes` give them (see `changed`).
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name or field, or a value out of its bounds.
     """
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS, "ddhub train --help")
     return changed(PROTOCOLS[name], **changes)
 
@@ -47,7 +48,15 @@ def changed(base: Protocol, **changes: Any) -> Protocol:
 
     With other epochs the milestones stay at their share of the whole, unless they are given too. What is NAME with
     other epochs already changes as NAME itself does, so that `protocol(NAME, ...)` gives the same.
+
+    Raises:
+        UsageError: as of `protocol`.
     """
+    settings = [item.name for item in fields(Protocol)]
+    if strange := sorted(changes.keys() - set(settings)):
+        raise unknown("setting of a protocol", strange[0], settings)
+    if "epochs" in changes:
+        whole_within("epochs", changes["epochs"], 1, MOST_EPOCHS)
     name = base.name.partition("+")[0]
     if "+" in base.name and name in PROTOCOLS and protocol(name, epochs=base.epochs) == base:
         base, changes = PROTOCOLS[name], {"epochs": base.epochs, **changes}

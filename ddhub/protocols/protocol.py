@@ -13,10 +13,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ddhub.errors import ArtifactError, UsageError
-from ddhub.io.rules import is_number, is_whole, one_of, require, within
+from ddhub.io.rules import is_line, is_whole, one_of, require, whole_within, within
 
 Mix = Literal["none", "mixup", "cutmix"]
 MixPer = Literal["batch", "item"]
@@ -25,6 +25,8 @@ Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "half-cosine", "one-cycle", "steps"]
 
 DSA_OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+# Bounds that no paper comes near, so that a file of a stranger cannot ask for time or memory without end.
+MOST_EPOCHS, MOST_RATE, MOST_NAME = 10**6, 1000, 1000
 # Fields of the first protocols. A younger field enters digest and manifest only where it is not at its default, so
 # that old digests stay and old manifests are read.
 _FIRST = {"name", "epochs", "batch_size", "optimizer", "lr", "weight_decay", "momentum", "augment"}
@@ -75,27 +77,20 @@ class Augment:
     dsa_crop: float = 0.125
 
     def __post_init__(self) -> None:
-        padding = self.crop_padding
-        require(
-            is_whole(padding) and padding >= 0,
-            "crop_padding",
-            padding,
-            "a whole number of pixels, 0 or more",
-        )
+        whole_within("crop_padding", self.crop_padding, 0, 256, "a whole number of pixels")
         for name in ("flip", "mix_probability"):
             within(name, getattr(self, name), 0, 1, "a probability in [0, 1]")
         one_of("mix", self.mix, Mix)
-        alpha = self.mix_alpha
-        require(is_number(alpha) and alpha > 0, "mix_alpha", alpha, "a finite number above 0")
-        require(self.mix_per in get_args(MixPer), "mix_per", self.mix_per, "'batch' or 'item'")
+        within("mix_alpha", self.mix_alpha, 1e-3, 1000, "a number from 0.001 to 1,000")
+        one_of("mix_per", self.mix_per, MixPer)
         within("crop_scale", self.crop_scale, 0, 1, "a share of the area in [0, 1]")
-        require(is_whole(self.shuffle) and 1 <= self.shuffle <= 8, "shuffle", self.shuffle, "1 to 8 strips")
+        whole_within("shuffle", self.shuffle, 1, 8, "a number of strips")
         require(isinstance(self.dsa, str), "dsa", self.dsa, "a text")
         ops = self.dsa_ops
         known = len(set(ops)) == len(ops) and set(ops) <= set(DSA_OPS)
         require(known, "dsa", self.dsa, f"different ones of {', '.join(DSA_OPS)}, joined by _")
         one_of("dsa_form", self.dsa_form, DSAForm)
-        require(self.dsa_per in get_args(MixPer), "dsa_per", self.dsa_per, "'batch' or 'item'")
+        one_of("dsa_per", self.dsa_per, MixPer)
         within("dsa_crop", self.dsa_crop, 0, 1, "a share of the side in [0, 1]")
 
     @property
@@ -160,18 +155,27 @@ class Protocol:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        require(isinstance(self.name, str), "name", self.name, "a text")
-        require(is_whole(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "1 or more")
-        size = self.batch_size
-        require(is_whole(size) and size >= 1, "batch_size", size, "1 or more")
-        require(self.optimizer in get_args(Optimizer), "optimizer", self.optimizer, "'adamw' or 'sgd'")
-        require(is_number(self.lr) and self.lr > 0, "lr", self.lr, "a finite number above 0")
-        for name in ("weight_decay", "momentum", "decay"):
-            value = getattr(self, name)
-            require(is_number(value) and value >= 0, name, value, "a finite number, 0 or more")
+        for name in ("milestones", "teachers"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        require(isinstance(self.augment, Augment), "augment", self.augment, "an Augment")
+        require(is_line(self.name, MOST_NAME), "name", self.name, f"a text of one line, 1 to {MOST_NAME:,} characters")
+        whole_within("epochs", self.epochs, 1, MOST_EPOCHS)
+        whole_within("batch_size", self.batch_size, 1, 2**20)
+        one_of("optimizer", self.optimizer, Optimizer)
+        within("lr", self.lr, 1e-12, MOST_RATE, f"a number above 0, at most {MOST_RATE:,}")
+        within("weight_decay", self.weight_decay, 0, 100, "a number from 0 to 100")
+        within("momentum", self.momentum, 0, 0.99999, "a number from 0 to below 1")
+        within("decay", self.decay, 0, 100, "a number from 0 to 100")
         one_of("schedule", self.schedule, Schedule)
-        rising = all(is_whole(x) and x >= 1 for x in self.milestones) and [*self.milestones] == sorted(self.milestones)
-        require(rising, "milestones", self.milestones, "rising epochs, 1 or more")
+        marks = self.milestones
+        fits = isinstance(marks, tuple) and all(is_whole(x) and 1 <= x <= MOST_EPOCHS for x in marks)
+        require(
+            fits and [*marks] == sorted(marks)[:1000],
+            "milestones",
+            marks,
+            "rising epochs, 1 or more, up to 1,000 of them",
+        )
         warm = self.warmup
         require(is_whole(warm) and 0 <= warm < self.epochs, "warmup", warm, "epochs, fewer than there are")
         rises = self.schedule in ("cosine", "one-cycle")
@@ -181,9 +185,10 @@ class Protocol:
         require(moved or not self.nesterov, "nesterov", self.nesterov, "false without the momentum of 'sgd'")
         for name in ("restart", "decay_biases", "learned_lr", "times_t2", "teacher_batch_stats", "nesterov"):
             require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
-        heat = self.temperature
-        require(heat is None or (is_number(heat) and heat > 0), "temperature", heat, "a finite number above 0")
-        require(all(isinstance(x, str) and x for x in self.teachers), "teachers", self.teachers, "names")
+        if self.temperature is not None:
+            within("temperature", self.temperature, 1e-3, 10_000, "a number from 0.001 to 10,000")
+        named = isinstance(self.teachers, tuple) and len(self.teachers) <= 100 and all(map(is_line, self.teachers))
+        require(named, "teachers", self.teachers, "up to 100 names")
 
     def to_json(self) -> dict[str, Any]:
         """The protocol as a manifest holds it: younger fields only where they are not at their defaults."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddhub.cards.usage import NAMESPACE
-from ddhub.errors import DDHubError, UsageError
+from ddhub.errors import DDHubError, UsageError, shown
+from ddhub.io.private import told, told_by_bytes
 from ddhub.publish import to_folder, to_hub
 from ddhub.publish.bundle import Publication, Published, of_artifact, of_teacher
 from ddhub.publish.to_hub import Target
@@ -34,6 +35,7 @@ def push(
     dry_run: bool = False,
     accept_below_baseline: bool = False,
     accept_uncommitted: bool = False,
+    accept_private: bool = False,
     catalog: str | Path | None = None,
 ) -> Published:
     """Publish the artifact or teacher in `folder`; files that are unchanged are not sent again.
@@ -51,10 +53,12 @@ def push(
         dry_run: check and compare everything, but write nothing.
         accept_below_baseline: publish an artifact that is below random selection; its card says so in any case.
         accept_uncommitted: publish an artifact that was made from uncommitted code.
+        accept_private: publish files in which there is a path, or the name of this machine or its user.
         catalog: the catalog file that gets an entry for the new version: repository, commit, digest, tag.
 
     Raises:
-        UsageError: results or the baseline are missing, a mean is below the baseline's, or the arguments do not fit.
+        UsageError: results or the baseline are missing, a mean is below the baseline's, a file tells of this machine,
+            or the arguments do not fit.
         ArtifactError: the folder does not load.
         HubError: the token may not write, or the Hub refuses or cannot be reached. The repository is then unchanged or
             has a commit without a tag; the same push can be repeated.
@@ -63,6 +67,8 @@ def push(
     repo = to if isinstance(to, str) and REPO.fullmatch(to) else None
     owner = client.namespace() if to is None else repo.partition("/")[0] if repo else NAMESPACE
     publication = _read(folder, owner, accept_below_baseline, accept_uncommitted)
+    if not accept_private:
+        _check_private(publication, owner)
     if to is not None and not repo:
         if private is not None or revision or create_pr or catalog:
             raise UsageError(f"{to} is a folder: it has no visibility, branches or catalog entry; leave them out")
@@ -81,6 +87,15 @@ def push(
     if catalog and done.pin and not dry_run:
         _add_to_catalog(Path(catalog), publication.name, done.pin)
     return done
+
+
+def _check_private(publication: Publication, owner: str) -> None:
+    """UsageError for a file that tells of the machine that it was made on."""
+    for name, data in sorted(publication.files.items()):
+        is_text = name.endswith((".json", ".jsonl", ".md"))
+        if found := told(data.decode("utf-8", "replace"), (owner,)) if is_text else told_by_bytes(data):
+            cause = f"there is {shown(found)} in its {name}, and it would be published"
+            raise UsageError(f"{publication.name}: {cause}; make it again, or publish it anyway with --accept-private")
 
 
 def _read(folder: str | Path, owner: str, accept_below_baseline: bool, accept_uncommitted: bool) -> Publication:

@@ -14,12 +14,14 @@ from `ddhub.hub` so that a list of bundled artifacts does not import network cod
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from ddhub.artifact import bundled
-from ddhub.artifact.manifest import MANIFEST, README
-from ddhub.errors import ArtifactError, UsageError, unknown
+from ddhub.artifact.manifest import MANIFEST
+from ddhub.errors import ArtifactError, UsageError, shown, unknown
 from ddhub.io.rules import is_name
 from ddhub.remote import static
 from ddhub.remote.client import REPO, Access, Missing, Unreachable, namespace, pins
@@ -39,10 +41,16 @@ def find(
 
     With `card`, README.md is downloaded too.
     """
+    if not isinstance(name, (str, Path)):
+        raise UsageError(f"artifact {shown(name)} is no name; give that of an artifact (ddhub list) or its folder")
     folder, (base, _, tail) = Path(name), str(name).partition("@")
-    if source is not None or folder.is_dir():
+    known = (*bundled.names(), *pins())
+    # os.path says of what no path can be, such as 5,000 characters, that it is not there; Path raises
+    if source is not None or os.path.isdir(folder):
         if revision is not None:
             raise UsageError(f"{name}: only artifacts on the Hub have revisions; leave {revision!r} out")
+        if source is None and whole:
+            bundled.require_data(folder)
         return (folder if source is None else static.fetch(str(name), source, access)), None
     if tail and revision not in (None, tail):
         raise UsageError(f"{name}: revision {revision!r} is given too; leave one out")
@@ -52,13 +60,14 @@ def find(
         if bundled.has_data(kept) or not whole:
             return kept, None
         if base not in pins():
-            cause = "its data are not kept here, only its results"
-            raise ArtifactError(f"{base}: {cause}; make it again by the command on its card, {kept / README}")
-    if folder.exists():
+            bundled.require_data(kept)
+    if os.path.exists(folder):
         raise ArtifactError(f"{folder} is a file, not an artifact's folder; name the folder that holds {MANIFEST}")
     pin = pins().get(base)
     repo = pin.repo if pin else base if "/" in base else f"{namespace()}/{base}"
-    known = (*bundled.names(), *pins())
+    if not pin and revision is None and _is_path(str(name)):
+        elsewhere = f"; a repository of the Hub is named {name}@main" if REPO.fullmatch(repo) else ""
+        raise UsageError(f"no folder {shown(str(name))}; give an artifact's folder, or a name of ddhub list{elsewhere}")
     if not REPO.fullmatch(repo):
         raise unknown("artifact", str(name), known, "ddhub list")
     try:
@@ -72,6 +81,13 @@ def find(
             raise
         raise unknown("artifact", str(name), known, f"ddhub list; {error}") from None
     return folder, repo.split("/")[0]
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be meant as a path: it looks like one, or lies in a folder that is here."""
+    if re.match(r"[./~\\]|[A-Za-z]:\\", name) or name.count("/") > 1:
+        return True
+    return "/" in name and os.path.isdir(name.rpartition("/")[0])
 
 
 def resolve(

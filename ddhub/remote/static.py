@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,11 @@ def fetch(name: str, source: str | Path, access: Access) -> Path:
     if re.match(r"[a-z][a-z0-9+.-]+://", str(source), re.IGNORECASE):
         return _from_server(name, str(source).rstrip("/"), access)
     path = Path(source) / CATALOG
+    if not os.path.isfile(path):
+        state = "has no" if os.path.isdir(source) else "is no folder, and so has no"
+        raise UsageError(
+            f"source {source} {state} {CATALOG}; give a folder or an address that ddhub push --to has written"
+        )
     entry = _entry(name, read_bytes(path), str(path))
     _check(read_manifest(path.parent / name), name, entry, str(path))
     return path.parent / name

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -25,20 +27,21 @@ from ddhub.errors import SourceError
 from ddhub.sources import cache
 from ddhub.sources.cache import Decoded, Rows
 from ddhub.sources.known import FOLDER
-from ddhub.sources.resize import RULE, Batch, Fit, is_grey, size_of
+from ddhub.sources.resize import RULE, Batch, Fit, header_of, is_grey
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 _CLUTTER = ("thumbs.db", "desktop.ini")  # files of file managers, skipped like names that begin with a dot
 _REPAIR = "repair or remove it"
 _FILES = 256  # files in a batch
+_LOOKED_AT = 1000  # files whose headers say what side suits a folder
 
 
 class Images(NamedTuple):
-    """One split: image files by class, and the number of other files."""
+    """One split: image files by class, and other files."""
 
     top: Path
     classes: dict[str, list[Path]]  # in the order of the labels
-    others: int
+    others: list[Path]
 
     def files(self) -> list[Path]:
         return [file for files in self.classes.values() for file in files]
@@ -75,6 +78,31 @@ def read_tree(name: str) -> Tree:
     return Tree(f"{FOLDER}{path.resolve().name}", splits)
 
 
+def headers(files: Sequence[Path]) -> Iterator[tuple[int, int, str]]:
+    """Width, height and mode of images, from their headers. Raises SourceError."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        yield from pool.map(partial(header_of, repair=_REPAIR), files)
+
+
+def usual_side(name: str) -> int | None:
+    """A side in pixels for images of many sizes or forms; None where all are squares of one size.
+
+    It is 64, or 32 where half of the images are smaller than that. Of a large folder some images are looked at.
+
+    Raises:
+        SourceError: as `read_tree`, and for a file that is no image.
+    """
+    files = [file for part in read_tree(name).splits.values() for file in part.files()]
+    return side_of([(width, height) for width, height, _ in headers(files[:: -(-len(files) // _LOOKED_AT)])])
+
+
+def side_of(sizes: Sequence[tuple[int, int]]) -> int | None:
+    """As `usual_side`, of widths and heights in pixels."""
+    if len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1]:
+        return None
+    return 64 if median(map(min, sizes)) >= 64 else 32
+
+
 def open_folder(name: str, split: str, size: int | None) -> tuple[Tree, Decoded, list[str]]:
     """The tree, the decoded images of one split, and notes on their decoding.
 
@@ -103,18 +131,18 @@ def open_folder(name: str, split: str, size: int | None) -> tuple[Tree, Decoded,
         counts = ", ".join(f"{count} {mode}" for mode, count in sorted(decoded.converted.items()))
         notes.append(f"converted to {'grey' if decoded.images.shape[1] == 1 else 'RGB'}: {counts}")
     if images.others:
-        notes.append(f"{images.others} files that are not images left out")
+        notes.append(f"{len(images.others)} files that are not images left out")
     return tree, decoded, notes
 
 
 def _images(top: Path) -> Images:
     """The image files below `top`, by class. Raises OSError."""
     entries = sorted(x for x in top.iterdir() if not _is_clutter(x.name))
-    classes, others = {}, sum(not x.is_dir() for x in entries)
+    classes, others = {}, [x for x in entries if not x.is_dir()]
     for folder in filter(Path.is_dir, entries):
         paths = _walk(folder)
         files = [file for file in paths if file.suffix.lower() in _SUFFIXES]
-        others += len(paths) - len(files)
+        others += [file for file in paths if file.suffix.lower() not in _SUFFIXES]
         if not files:
             raise SourceError(f"class {folder.name!r} has no images in {folder}; add some or remove the folder")
         classes[folder.name] = files
@@ -149,7 +177,7 @@ def _is_clutter(name: str) -> bool:
 
 
 def _side(file: Path) -> int:
-    width, height = size_of(file, _REPAIR)
+    width, height, _ = header_of(file, _REPAIR)
     if width != height:
         raise SourceError(f"{file} is not a square ({width}x{height} pixels); {_advice(min(width, height))}")
     return width
@@ -162,9 +190,7 @@ def _advice(side: int) -> str:
 def _rows(tree: Tree, split: str, side: int, strict: bool) -> Rows:
     images = tree.splits[split]
     files = images.files()
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        all_files = [file for part in tree.splits.values() for file in part.files()]
-        grey = all(pool.map(partial(is_grey, repair=_REPAIR), all_files))
+    grey = all(is_grey(mode) for _, _, mode in headers([x for part in tree.splits.values() for x in part.files()]))
     fit = Fit(1 if grey else 3, side, side if strict else None, True, _REPAIR, _advice(side))
     sizes = [len(of_class) for of_class in images.classes.values()]
     labels = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)

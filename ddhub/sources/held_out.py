@@ -42,13 +42,13 @@ def parts(source: Source, count: int) -> tuple[Source, Source]:
     draw = torch.Generator().manual_seed(
         int.from_bytes(hashlib.sha256(repr(("held out", count)).encode()).digest()[:8], "big") >> 1
     )
-    out = torch.zeros(len(source.labels), dtype=torch.bool)
+    out = torch.zeros(len(source.labels), dtype=torch.bool, device="cpu")
     for label, name in enumerate(source.classes):
         members = (source.labels == label).nonzero().flatten()
         if each >= len(members):
             cause = f"class {name!r} of {source.name!r} has {len(members)} images, and {each} would be held out"
             raise UsageError(f"{cause}; hold out fewer")
-        out[members[torch.randperm(len(members), generator=draw)[:each]]] = True
+        out[members[torch.randperm(len(members), generator=draw, device="cpu")[:each]]] = True
     stays, held = (_part(source, rows, count, word) for rows, word in ((~out, "without"), (out, "of")))
     return stays, held
 

@@ -80,23 +80,24 @@ def decode(fit: Fit, batch: Batch) -> Chunk:
     return Chunk(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), jpeg, resized, converted)
 
 
-def is_grey(file: Path, repair: str) -> bool:
-    """Whether an image is grey according to its header. Raises SourceError if it has no header."""
-    try:
-        with _open(file) as image:
-            return image.mode in ("1", "L", "LA")
-    except Exception as error:
-        raise _not_an_image(str(file), error, repair) from error
-
-
-def size_of(file: Path, repair: str) -> tuple[int, int]:
-    """Width and height of the upright image in pixels, from the file's header. Raises SourceError."""
+def header_of(file: Path, repair: str) -> tuple[int, int, str]:
+    """Width and height of the upright image in pixels, and its mode, from the file's header. Raises SourceError."""
     try:
         with _open(file) as image:
             is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn, or its mirror image
-            return (image.height, image.width) if is_turned else image.size
+            return (*(image.size[::-1] if is_turned else image.size), image.mode)
     except Exception as error:
         raise _not_an_image(str(file), error, repair) from error
+
+
+def is_grey(mode: str) -> bool:
+    """Whether images of a mode have no colours."""
+    return mode in ("1", "L", "LA")
+
+
+def is_deep(mode: str) -> bool:
+    """Whether images of a mode have more than 8 bits a channel, which are not taken."""
+    return mode.startswith(("I", "F"))
 
 
 def _open(data: bytes | Path | None) -> Image.Image:
@@ -106,7 +107,7 @@ def _open(data: bytes | Path | None) -> Image.Image:
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
+    if is_deep(image.mode):
         raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -38,7 +38,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from ddhub.errors import SourceError, UsageError, first_line, unknown
+from ddhub.errors import SourceError, UsageError, first_line, shown, unknown
+from ddhub.io.rules import is_whole
 from ddhub.sources import cache, held_out
 from ddhub.sources import folder as _folder
 from ddhub.sources.cache import INSTEAD, Decoded, Rows
@@ -99,8 +100,10 @@ def open_source(name: str, split: str = "train", *, root: str | Path | None = No
         UsageError: the name or the split is unknown, or images have many sizes and `size` is None.
         SourceError: data is missing (files that a root lacks are not downloaded), damaged, or not what its name says.
     """
-    if size is not None and not 1 <= size <= _LARGEST:
-        raise UsageError(f"size {size} cannot be the side of images; give 1 to {_LARGEST} pixels")
+    if not isinstance(name, str):
+        raise UsageError(f"data set {shown(name)} is no name; give one of {', '.join(names())}, or {FOLDER}PATH")
+    if size is not None and not (is_whole(size) and 1 <= size <= _LARGEST):
+        raise UsageError(f"size {shown(size)} cannot be the side of images; give 1 to {_LARGEST} pixels")
     if name.startswith(FOLDER):
         if split not in ("train", "test"):
             raise unknown("split", split, ("train", "test"), f"of {name}")

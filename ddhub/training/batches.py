@@ -12,54 +12,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from typing import Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ddhub.data.about import About
 from ddhub.data.decode import Decoder
-from ddhub.data.labels import Labels, Teacher
+from ddhub.data.labels import Hard, Labels, Teacher
 from ddhub.data.transfer import sent
 from ddhub.data.view_labels import DBR, Stored, check
 from ddhub.data.views import Views, epoch_views, render
 from ddhub.errors import UsageError
+from ddhub.io.files import max_bytes
+from ddhub.io.rules import require
 from ddhub.models import Net
 from ddhub.protocols.protocol import Augment, Protocol
 from ddhub.teachers import fitting
 from ddhub.training.capture import Captured
-from ddhub.training.devices import captures, resolve_device
+from ddhub.training.devices import captures, one_thread, resolve_device
+from ddhub.training.items import Items, page
 
 # Batches of small images are rendered together, up to so many values (8 MiB of float32): about a tenth more images
 # per second for batches of 64 CIFAR images on 2 cores, and fewer kernel launches on a GPU.
 _TOGETHER = 2**21
 
 
-@contextmanager
-def _few_threads(values: int) -> Iterator[None]:
-    """One thread within, for up to `_TOGETHER` values.
-
-    Each of many short operations ends when its last thread does, and the others spin: beside other busy processes two
-    threads rendered 29 CIFAR images/s in 2.3 ms of CPU each, one thread 1,082 in 0.05 (2 cores, median of 6 pairs).
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or values > _TOGETHER:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class DistilledData:
+class DistilledData(Items):
     """A decoder, a label scheme and the protocol they were made for.
+
+    As a data set, it has items of normalised images `[C, H, W]`, not augmented, and class numbers; `batches` is what
+    students are trained on, and `as_dataset` has the targets that the labels give.
 
     Attributes:
         decoder: item indices `[B]` -> images `[B, C, H, W]` in unit scale.
@@ -69,11 +56,19 @@ class DistilledData:
     """
 
     def __init__(
-        self, decoder: Decoder, labels: Labels, protocol: Protocol, about: About, made_for: Protocol | None = None
+        self,
+        decoder: Decoder,
+        labels: Labels,
+        protocol: Protocol,
+        about: About,
+        made_for: Protocol | None = None,
+        targets: Tensor | list[int] | None = None,
     ) -> None:
         self.decoder, self.protocol, self.about = decoder, protocol, about
         self._own_labels = labels  # the artifact's, which another protocol may ask for again
         self._made_for = made_for or protocol  # whose views labels were stored for
+        known = labels.classes if targets is None and isinstance(labels, Hard) else targets
+        self._numbers: Tensor | list[int] | None = known
         self.labels = _asked_for(labels, protocol, about).to(decoder.images.device)
         self._checked(protocol)
         self._settle(decoder.images.device)
@@ -82,10 +77,52 @@ class DistilledData:
         return len(self.decoder)
 
     def __repr__(self) -> str:
+        about, plan, size = self.about, self.protocol, " x ".join(map(str, self.about.image_size))
         return (
-            f"DistilledData({self.about.name!r}, items={len(self)}, decoder={self.decoder.kind!r}, "
-            f"labels={self.labels.kind!r}, protocol={self.protocol.name!r}, device={str(self.device)!r})"
+            f"{type(self).__name__} {about.name!r}: {len(self):,} items of {size}, {len(about.classes)} classes of "
+            f"{about.dataset}\n  decoder {self.decoder.kind}, labels {self.labels.kind}, on {self.device}\n  protocol "
+            f"{plan.name}: {plan.epochs:,} epochs, batches of {plan.batch_size:,}, {plan.optimizer}, lr {plan.lr:g}"
         )
+
+    def _repr_html_(self) -> str:
+        return page(repr(self), self.about.folder)
+
+    def __getitems__(self, rows: Sequence[int]) -> list[tuple[Tensor, int]]:
+        targets = self.targets  # raises where there are none, before anything is decoded
+        return list(zip(self.decoded(rows)[1], (targets[row] for row in rows), strict=True))
+
+    def decoded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Numbers of items `[B]` and their normalised images `[B, C, H, W]`, on the device."""
+        items = sent(torch.as_tensor(rows, device="cpu"), self.device)
+        return items, self.normalize(self.decoder(items))
+
+    @property
+    def images(self) -> Tensor:
+        """All items as images in unit scale, f32 `[N, C, H, W]`. UsageError for more than DDHUB_MAX_BYTES of them."""
+        if (size := 4 * len(self) * math.prod(self.about.image_size)) > max_bytes():
+            raise UsageError(f"{self.about.name!r} has images of {size:,} bytes; take some, data[:100], or batches()")
+        parts = torch.arange(len(self), device=self.device).split(256)
+        return torch.cat([self.decoder(part) for part in parts])
+
+    @property
+    def targets(self) -> list[int]:
+        """The class number of each item. UsageError for data made in memory without them."""
+        if self._numbers is None:
+            raise UsageError(
+                f"{self.about.name!r} was made without classes of its items; use as_dataset() or batches()"
+            )
+        if isinstance(self._numbers, Tensor):
+            self._numbers = self._numbers.tolist()
+        return self._numbers
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their numbers."""
+        return list(self.about.classes)
+
+    def head(self, count: int = 5) -> list[tuple[Tensor, int]]:
+        """The first items."""
+        return self[:count]
 
     def to(self, device: str | torch.device) -> Self:
         """Move to a device, `auto` being a GPU where there is one; what was made by `using` stays where it is."""
@@ -109,7 +146,7 @@ class DistilledData:
         """
         made_for = None if labels else self._made_for
         original = (labels or self._own_labels).to(self.device)
-        return type(self)(self.decoder, original, protocol or self.protocol, self.about, made_for)
+        return type(self)(self.decoder, original, protocol or self.protocol, self.about, made_for, self._numbers)
 
     def _checked(self, plan: Protocol) -> None:
         """UsageError for a protocol with other views than those that the labels were stored for."""
@@ -178,6 +215,8 @@ class DistilledData:
         if isinstance(self.labels, Stored) and not self.labels.spec.once:
             seed = self.labels.spec.seed
         both = isinstance(self.labels, DBR) and self.labels.spec.reading == "view"
+        for name, value in {"seed": seed, "start": start, "rank": rank, "world": world}.items():
+            require(isinstance(value, Integral), name, value, "a whole number")
         if not 0 <= rank < world or start < 0:
             raise UsageError(f"rank {rank}, world {world}, start {start}: need 0 <= rank < world, start >= 0")
         size, count = self.about.image_size[1:], -(-len(self) // plan.batch_size)
@@ -231,7 +270,7 @@ class DistilledData:
         """
         early = bool(augment.dsa)
         decode = (lambda items: self.normalize(self.decoder(items))) if early else self.decoder
-        with _few_threads(len(items) * math.prod(self.about.image_size)):
+        with one_thread(len(items) * math.prod(self.about.image_size) <= _TOGETHER):
             images = render(decode, views, items, augment if mixed else replace(augment, mix="none"), partners_at)
             return images if early else self.normalize(images)
 
@@ -242,7 +281,7 @@ class DistilledData:
             target = target * (1 - smoothing) + smoothing / target.shape[1]
         return self.labels.loss(output, target, self.protocol.temperature, self.protocol.times_t2)
 
-    def as_dataset(self) -> Dataset[tuple[Tensor, Tensor]]:
+    def as_dataset(self) -> Items:
         """A map-style dataset for a `DataLoader` of your own.
 
         Item *i* is the reconstructed image `[C, H, W]`, normalised and not augmented, with the target that the
@@ -257,7 +296,7 @@ class DistilledData:
                 f"labels {self.labels.kind!r} are stored for augmented views, items without have none; use "
                 "data.batches(), or data.using(labels=...) first"
             )
-        return _Items(self)
+        return _Targets(self)
 
 
 def _asked_for(labels: Labels, plan: Protocol, about: About) -> Labels:
@@ -275,7 +314,9 @@ def _answers(labels: Teacher, view: Views, x: Tensor, key: Hashable) -> Tensor:
     return target
 
 
-class _Items(Dataset[tuple[Tensor, Tensor]]):
+class _Targets(Items):
+    """Items with the targets that the labels give them."""
+
     def __init__(self, data: DistilledData) -> None:
         self.data = data
 
@@ -283,13 +324,6 @@ class _Items(Dataset[tuple[Tensor, Tensor]]):
         return len(self.data)
 
     def __getitems__(self, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Many items in one decode: what `DataLoader` calls for a batch."""
-        items = sent(torch.as_tensor(rows), self.data.device)
-        x = self.data.normalize(self.data.decoder(items))
+        items, x = self.data.decoded(rows)
         target = self.data.labels(Views.plain(items), x)
         return list(zip(x, target, strict=True))
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= row < len(self):
-            raise IndexError(f"item {row} of {len(self)}")
-        return self.__getitems__([row])[0]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
 from functools import cache
 from math import prod
 
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 _PAYS = 4e9  # numbers that the convolutions of a run write: 23,000 images of ConvNet-3, 93,000 of width 32
 
 
-def compiled(net: nn.Module, x: Tensor, images: int) -> Callable[[Tensor], Tensor]:
+def compiled(net: nn.Module, x: Tensor, images: int) -> nn.Module:
     """The net as it is, or compiled for batches of the shape of x, where that pays: what trains it calls the result.
 
     Which of the two depends on the arguments and the precision alone, so that a run that was interrupted goes on alike;
@@ -46,7 +45,9 @@ def compiled(net: nn.Module, x: Tensor, images: int) -> Callable[[Tensor], Tenso
         log.info("steps are not compiled (%s)", cause)
         return net
     log.info("steps are compiled: the first takes 15 to 30 s more")
-    return torch.compile(net, dynamic=False)
+    program: object = torch.compile(net, dynamic=False)
+    assert isinstance(program, nn.Module)
+    return program
 
 
 def _written(net: nn.Module, x: Tensor) -> int:

@@ -1,7 +1,6 @@
 """Train a student and score it: the only training loop in the repository (teachers are students of real data).
 
     model, result = train(data, "resnet18", seed=0)      # result.accuracy: last epoch, all test images
-    evaluate(model, "cifar10")
 
 A run is a function of (data, protocol, model, seed, precision): weights and dropout come from generators seeded per
 epoch, views from the epoch's table. A checkpoint per epoch lets an interrupted run go on as if it had not been.
@@ -13,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,10 +24,10 @@ from tqdm.auto import tqdm
 
 from ddhub import models
 from ddhub.artifact.results import Result
-from ddhub.data.transfer import sent
 from ddhub.errors import DDHubError, TrainingError, UsageError, first_line
+from ddhub.io.rules import require, within
+from ddhub.protocols.named import protocol as named
 from ddhub.protocols.protocol import Protocol
-from ddhub.sources import source as sources
 from ddhub.sources.source import Source
 from ddhub.training.batches import DistilledData
 from ddhub.training.capture import Captured
@@ -44,7 +43,9 @@ from ddhub.training.devices import (
     seeded,
     versions,
 )
+from ddhub.training.open import loaded, test_images
 from ddhub.training.optimizer import Optimizer, build_optimizer, learning_rate, restart, set_rate
+from ddhub.training.scoring import checked, evaluate, require_net
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +85,10 @@ def _saved(path: Path, run: list[object], device: torch.device) -> dict[str, Any
 
 
 def train(
-    data: DistilledData,
+    data: DistilledData | str | Path,
     model: str | nn.Module = "convnet3",
     *,
-    protocol: Protocol | None = None,
+    protocol: Protocol | str | None = None,
     seed: int = 0,
     test: str | Source | None = None,
     root: str | Path | None = None,
@@ -99,11 +100,12 @@ def train(
     """Train a student on distilled data by a protocol and score it after the last epoch.
 
     Args:
-        data: what `ddhub.load` returns.
+        data: what `ddhub.load` returns, or the name that it takes.
         model: a name that `ddhub.models.build` knows, or a net of your own (used as it is, trained in place).
-        protocol: the artifact's own if not given.
+        protocol: the artifact's own if not given; or the name of one.
         seed: decides initial weights, dropout and every view.
-        test: name of the test data, or a Source; the artifact's data set if not given.
+        test: name of the test data, or a Source; the artifact's data set if not given, which for images of somebody's
+            own folder it has to be.
         root: where real data lies (see `ddhub.sources.source.open_source`).
         device: `auto` is a GPU where there is one.
         precision: `bf16`, `fp32`, `exact`, or `auto` for the faster of the first two on the device
@@ -116,19 +118,18 @@ def train(
         The trained net in eval mode, in float32, and its Result.
 
     Raises:
-        UsageError: an unknown model, device or precision, or test classes other than the data's.
+        UsageError: an unknown artifact, model, device or precision; a net that does not take the images, or gives
+            other than a number a class; or test classes other than the data's.
         SourceError: no test data.
         TrainingError: a loss that is not a number.
     """
-    plan = protocol or data.protocol
+    data = loaded(data)
+    plan = named(protocol) if isinstance(protocol, str) else protocol or data.protocol
     where = resolve_device(device)
     precision = resolve_precision(precision, where)
+    _require_student(model, plan, seed)
     size = data.about.image_size
-    scored_on = (
-        test
-        if isinstance(test, Source)
-        else sources.open_source(test or data.about.dataset, "test", root=root, size=size[1])
-    )
+    scored_on = test_images(test, data.about.dataset, root=root, size=size[1])
     if tuple(scored_on.classes) != tuple(data.about.classes):
         raise UsageError(
             f"{data.about.name!r} and test data {scored_on.name!r} have different classes; choose another --test"
@@ -166,6 +167,16 @@ def train(
     return net, result
 
 
+def _require_student(model: object, plan: object, seed: object) -> None:
+    """UsageError for what no training can begin with."""
+    if not isinstance(model, str):
+        require_net(model)
+        weights = any(weight.requires_grad for weight in model.parameters())  # type: ignore[attr-defined]
+        require(weights, "model", type(model).__name__, "a net with weights that are to be learned")
+    require(isinstance(plan, Protocol), "protocol", plan, "a Protocol (ddhub.protocol) or the name of one")
+    within("seed", seed, 0, 2**32 - 1, "a whole number from 0 to 2**32 - 1")
+
+
 def fit(
     data: DistilledData,
     model: str | nn.Module,
@@ -181,7 +192,9 @@ def fit(
     with seeded(device, seed):
         if isinstance(model, str):
             channels, size = data.about.image_size[0], data.about.image_size[1]
-            model = models.build(model, classes=len(data.about.classes), size=size, channels=channels)
+            # whatever the caller's default device, so that a seed gives the same weights everywhere
+            with torch.device("cpu"):
+                model = models.build(model, classes=len(data.about.classes), size=size, channels=channels)
     net = placed(model, device)
     count, rest = data.steps_per_epoch, len(data) % plan.batch_size
     if count > 1 and 0 < 8 * rest < plan.batch_size:  # 6 of 128: 47.7 in place of 52.0 % (recipes/presets/coreset.toml)
@@ -233,8 +246,8 @@ class _Step:
         self, data: DistilledData, net: nn.Module, optimizer: Optimizer, precision: str, *, active: bool
     ) -> None:
         self.data, self.net, self.optimizer, self.precision = data, net, optimizer, precision
-        self.form = layout(net, data.device)
-        self.fast: Callable[[Tensor], Tensor] = net  # for batches of this size, all but the last of an epoch:
+        self.form, self.classes = layout(net, data.device), len(data.about.classes)
+        self.fast: nn.Module = net  # for batches of this size, all but the last of an epoch:
         self.size = 0 if active and precision == "fp32" else -1
         self.total, self.taken = torch.zeros((), device=data.device), 0
         self.captured = Captured(self._work, data.device, "a student's step", active=active)
@@ -249,7 +262,7 @@ class _Step:
 
     def _work(self, x: Tensor, y: Tensor) -> None:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output = self.fast(x) if len(x) == self.size else self.net(x)
+            output = checked(self.fast if len(x) == self.size else self.net, x, self.classes)
         loss = self.data.loss(output, y)
         self.optimizer.zero_grad()
         loss.backward()
@@ -277,47 +290,3 @@ def _epoch(data: DistilledData, net: nn.Module, optimizer: Optimizer, step: _Ste
             if data.protocol.schedule == "one-cycle":
                 set_rate(optimizer, learning_rate(data.protocol, epoch + (number + 0.5) / count, data.about.lr))
             step(x, y)
-
-
-@torch.no_grad()
-def logits(
-    net: nn.Module, images: Tensor, mean: Tensor, std: Tensor, precision: str, batch: int = 500
-) -> Iterator[Tensor]:
-    """Logits f32 of u8 images `[N, C, H, W]` in batches, normalised by mean and std `[C, 1, 1]`, un-augmented."""
-    device = mean.device
-    form = layout(net, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for part in images.split(batch):
-            x = (sent(part, device).to(torch.float32) / 255 - mean) / std
-            yield net(x.contiguous(memory_format=form)).float()
-
-
-def evaluate(
-    model: nn.Module,
-    test: str | Source,
-    *,
-    root: str | Path | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    device: str | torch.device = "auto",
-    precision: str = "auto",
-) -> float:
-    """Top-1 accuracy in percent on all test images, un-augmented.
-
-    Args:
-        model: a net that takes normalised images `[B, C, H, W]`.
-        test: a data set's name (its test split) or a Source.
-        root: where real data lies.
-        mean, std: the normalisation the net was trained with, per channel; the data set's own if not given.
-        device, precision: as for `train`.
-    """
-    source = test if isinstance(test, Source) else sources.open_source(test, "test", root=root)
-    where = resolve_device(device)
-    net = placed(model, where).eval()
-    shape = (-1, 1, 1)
-    centre = torch.tensor(mean or source.mean, device=where).view(shape)
-    spread = torch.tensor(std or source.std, device=where).view(shape)
-    precise = resolve_precision(precision, where)
-    with computing(where, precise):
-        parts = [part.argmax(1) for part in logits(net, source.images, centre, spread, precise)]
-    return 100 * float((torch.cat(parts).cpu() == source.labels).float().mean())

@@ -142,7 +142,7 @@ def broadcast(tensors: dict[str, Tensor] | None, source: int, over: torch.device
         dist.broadcast_object_list(head, source, device=torch.device("cpu"))
         received = {}
         for name, shape, kind in head[0]:
-            value = mine[name].contiguous() if name in mine else torch.empty(shape, dtype=kind)
+            value = mine[name].contiguous() if name in mine else torch.empty(shape, dtype=kind, device="cpu")
             if value.numel():
                 raw = value.view(-1).view(torch.uint8)  # as bytes, since nccl does not know every dtype
                 sent = raw.to(over)

@@ -77,7 +77,7 @@ def relabel(
         return {name: value.float().mean(0, keepdim=True).half() for name, value in per_view.items()}
     which, device, size = range(epochs) if isinstance(epochs, int) else epochs, data.device, data.about.image_size
     made = shapes(scheme, epochs=len(which), items=len(data), classes=hard.count)
-    out = {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in made.items()}
+    out = {name: torch.empty(shape, dtype=dtype, device="cpu") for name, (dtype, shape) in made.items()}
     teacher = Teacher(nets, scheme.temperature).to(device)
     form = layout(teacher, device)
     anything = Views.plain(torch.arange(0, device=device))  # teachers look at the images alone

@@ -10,8 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ddhub.errors import unknown
+from ddhub.errors import UsageError, unknown
 from ddhub.io.rules import is_number, is_whole, require
+from ddhub.protocols.named import protocol
+from ddhub.sources.known import FOLDER
+from recipes.run.presets import Presets
 
 METHODS = Path(__file__).parents[1]  # `recipes/`, where a method is a file
 
@@ -51,7 +54,10 @@ def option(
 
 
 def check_options(cfg: Any) -> None:
-    """UsageError for a field of a Config that is not of its type, out of its bounds or none of its choices."""
+    """UsageError for a field of a Config that is not of its type, out of its bounds or none of its choices.
+
+    A field whose name ends in `protocol` is the name of one.
+    """
     for item in fields(cfg):
         value, rule = getattr(cfg, item.name), item.metadata
         if rule.get("choices") and value not in rule["choices"]:
@@ -60,6 +66,8 @@ def check_options(cfg: Any) -> None:
         if isinstance(value, (int, float)) and not _is_inside(value, rule):
             kind = "" if isinstance(item.default, int) else "a finite number"
             require(False, item.name, value, _bounds(rule, kind))
+        if item.name.endswith("protocol"):
+            protocol(value)
 
 
 _KINDS = {
@@ -93,22 +101,61 @@ def _bounds(rule: Mapping[str, Any], kind: str) -> str:
     return f"in {left}, {high:g}]" if under is None else f"in {left}, {under:g})"
 
 
-def configure(recipe: ModuleType, preset: str | None, changes: Mapping[str, Any]) -> Any:
+def configure(recipe: ModuleType, preset: str | None, changes: Mapping[str, Any], quick: bool = False) -> Any:
     """The recipe's Config: its preset (`smoke` is every recipe's smallest), then the changes that are not None.
 
+    Without a preset images of one's own, `folder:PATH`, have the method's defaults for such. With `quick`, the method's
+    cuts are between preset and changes.
+
     Raises:
-        UsageError: an unknown preset.
+        UsageError: an unknown preset, or a method without cuts.
     """
+    tables = recipe.PRESETS
+    command = recipe.__name__.rpartition(".")[2].replace("_", "-")
+    if preset not in (None, "smoke") and preset not in tables:
+        raise unknown("preset", preset, [*tables, "smoke"], f"python -m recipes {command} --presets")
+    base, settings = _base(recipe, preset), {}
+    given = {key: value for key, value in changes.items() if value is not None}
+    if isinstance(tables, Presets):
+        is_own = preset is None and given.get("dataset", base.dataset).startswith(FOLDER)
+        settings = tables.typed({**(tables.own if is_own or quick else {}), **(tables.quick if quick else {})})
+    elif quick:
+        raise UsageError(f"{command} says nothing of --quick (a table [quick] in its presets); give its settings")
+    return replace(base, **{**settings, **given})
+
+
+def _base(recipe: ModuleType, preset: str | None) -> Any:
+    """The Config of a known preset, or the method's defaults; no other preset is built."""
     if preset is None:
-        base = recipe.Config()
-    elif preset == "smoke":
-        base = recipe.SMOKE
-    elif preset in recipe.PRESETS:
-        base = recipe.PRESETS[preset]
-    else:
-        command = recipe.__name__.rpartition(".")[2].replace("_", "-")
-        raise unknown("preset", preset, [*recipe.PRESETS, "smoke"], f"python -m recipes {command} --presets")
-    return replace(base, **{key: value for key, value in changes.items() if value is not None})
+        return recipe.Config()
+    return recipe.SMOKE if preset == "smoke" else recipe.PRESETS[preset]
+
+
+def introduction(recipe: ModuleType, preset: str | None, cfg: Any) -> list[str]:
+    """What a log begins with: the preset, then a line for each setting that is not the preset's, with both values."""
+    rows = _differing(cfg, _base(recipe, preset if preset in (*recipe.PRESETS, "smoke") else None))
+    wide = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+    title = (f"preset {preset}" if preset else "the method's defaults") + (", but" if rows else "")
+    return [title, *(f"  {name:{wide[0]}}  {value:{wide[1]}}  in place of {other}" for name, value, other in rows)]
+
+
+def scaled(recipe: ModuleType, preset: str | None, cfg: Any) -> list[str]:
+    """How a Config differs from the row that its preset is a smaller tier of, one line a field, for the card."""
+    presets = recipe.PRESETS
+    full = presets.full(preset or "") if isinstance(presets, Presets) else ""
+    if not full:
+        return []
+    return [f"{name} is {value}; preset {full} has {other}." for name, value, other in _differing(cfg, presets[full])]
+
+
+def _differing(cfg: Any, base: Any) -> list[tuple[str, str, str]]:
+    """The fields that two Configs have otherwise: (name, value, value of the other), as texts."""
+    names = [x.name for x in fields(cfg) if getattr(cfg, x.name) != getattr(base, x.name)]
+    return [(name, _text(getattr(cfg, name)), _text(getattr(base, name))) for name in names]
+
+
+def _text(value: object) -> str:
+    return (", ".join(map(str, value)) if isinstance(value, tuple) else str(value)) or "none"
 
 
 def option_fields(recipe: ModuleType) -> list[tuple[str, str, Any, str]]:

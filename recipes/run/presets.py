@@ -18,6 +18,8 @@
     [tier.cpu]                            the same at another scale; the keys of a variant but `name` and `tiers`
 
     [smoke]                               the method's smallest configuration
+    [own]                                 defaults for images of one's own, some hundred or thousand of them
+    [quick]                               --quick: what is cut so that 1,000 such images take minutes on two cores
     [deviations]                          lists of texts for cards, where a method keeps them here
 
 A name is a row, alone or with a variant and a tier: `cifar10-ipc10-hard-labels-cpu`. Settings of the row come first,
@@ -34,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 Settings = dict[str, Any]
+_PARTS = {"small": "smoke", "own": "own", "quick": "quick", "deviations": "deviations"}  # field -> part of a table
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Presets(Mapping[str, Any]):
         rows: settings by the name of the row.
         variants, tiers: by name.
         small: settings of `smoke`.
+        own, quick: settings for images of one's own, and those of `--quick` on top of them or of a preset.
         deviations: how the implementation differs from the papers, in lists by name, for cards.
     """
 
@@ -84,6 +88,8 @@ class Presets(Mapping[str, Any]):
     variants: dict[str, Change] = field(default_factory=dict)
     tiers: dict[str, Change] = field(default_factory=dict)
     small: Settings = field(default_factory=dict)
+    own: Settings = field(default_factory=dict)
+    quick: Settings = field(default_factory=dict)
     deviations: dict[str, list[str]] = field(default_factory=dict)
     names: dict[str, tuple[str, str, str]] = field(default_factory=dict, init=False)  # -> row, variant, tier
 
@@ -104,7 +110,11 @@ class Presets(Mapping[str, Any]):
         return self._config(settings)
 
     def _config(self, settings: Settings) -> Any:
-        return replace(self.base, **{key: _typed(getattr(self.base, key), x) for key, x in settings.items()})
+        return replace(self.base, **self.typed(settings))
+
+    def typed(self, settings: Settings) -> Settings:
+        """Settings of the table as the fields' types."""
+        return {key: _typed(getattr(self.base, key), x) for key, x in settings.items()}
 
     @property
     def smoke(self) -> Any:
@@ -142,7 +152,8 @@ def read_presets(file: str, base: Any) -> Presets:
             rows[name] = {**row, **table.get("row", {}).get(name, {})}
     variants = {name: _change(entry, f"{{row}}-{name}{{tier}}") for name, entry in table.get("variant", {}).items()}
     tiers = {name: _change(entry, "") for name, entry in table.get("tier", {}).items()}
-    return Presets(base, rows, variants, tiers, table.get("smoke", {}), table.get("deviations", {}))
+    parts = {name: table.get(key, {}) for name, key in _PARTS.items()}
+    return Presets(base, rows, variants, tiers, **parts)
 
 
 def _change(entry: Settings, name: str) -> Change:

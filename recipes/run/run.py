@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,13 +23,16 @@ from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.origin import provenance
 from ddhub.data.label_bits import pack
 from ddhub.errors import UsageError
+from ddhub.io.private import without_folders
 from ddhub.io.rules import is_name
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources import source as sources
+from ddhub.sources.folder import usual_side
+from ddhub.sources.known import FOLDER
 from ddhub.sources.source import Source
 from ddhub.training import ranks
 from ddhub.training.devices import computing, describe, resolve_device, resolve_precision, versions
-from recipes.run.presets import Presets
+from recipes.run.options import introduction, scaled
 from recipes.run.stages import Unit, make_folder, results
 
 log = logging.getLogger(__name__)
@@ -43,10 +46,6 @@ class Finished(Exception):
 
 def _hash(settings: object) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _words(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class Run:
@@ -110,7 +109,8 @@ class Run:
         root = logging.getLogger()
         root.addHandler(handler)
         try:
-            log.info("%s: %s", self.out.name, json.dumps(asdict(self.cfg)))
+            for line in introduction(self.recipe, self.preset, self.cfg):
+                log.info("%s", f"{self.out.name}: {line}" if line[0] != " " else line)
             log.info("%s, precision %s, %s", describe(self.device), self.precision, versions())
             yield
         finally:
@@ -118,7 +118,12 @@ class Run:
             handler.close()
 
     def source(self, name: str, split: str, size: int | None = None) -> Source:
-        """Real data by name from the run's data root; the training split is the manifest's `source`."""
+        """Real data by name from the run's data root; the training split is the manifest's `source`.
+
+        Without a size, a folder of images of many sizes gets one that suits them.
+        """
+        if size is None and name.startswith(FOLDER) and (size := usual_side(name)) and not self.train_source:
+            log.info("the images are of many sizes and become squares of %d px; --size sets another", size)
         opened = sources.open_source(name, split, root=self.root, size=size)
         if split == "train":
             self.train_source = opened
@@ -215,20 +220,6 @@ class Run:
         assert self.train_source is not None, "a recipe opens its training data with run.source(name, 'train')"
         return self.train_source
 
-    def scaled(self) -> list[str]:
-        """How the configuration differs from the row that its preset is a smaller tier of, one line a field."""
-        presets = self.recipe.PRESETS
-        full = presets.full(self.preset or "") if isinstance(presets, Presets) else ""
-        if not full:
-            return []
-        reference = presets[full]
-        return [
-            f"{item.name} is {_words(getattr(self.cfg, item.name))}; preset {full} has "
-            f"{_words(getattr(reference, item.name))}."
-            for item in fields(reference)
-            if getattr(self.cfg, item.name) != getattr(reference, item.name)
-        ]
-
     def write(
         self,
         *,
@@ -288,7 +279,7 @@ class Run:
                 "path": f"recipes/{path.name}",
                 **provenance(path),
                 "preset": self.preset if self.cfg == presets.get(self.preset) else None,
-                "config": json.loads(json.dumps(asdict(self.cfg))),
+                "config": without_folders(asdict(self.cfg)),
                 "seed": self.cfg.seed,
                 "run": {
                     "device": describe(self.device),
@@ -312,7 +303,7 @@ class Run:
             teachers=teachers or [],
             license=source.license,
             citation=citation,
-            deviations=[*deviations, *self.scaled()],
+            deviations=[*deviations, *scaled(self.recipe, self.preset, self.cfg)],
             paper=paper,
             tensors={},
             content="",

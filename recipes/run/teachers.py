@@ -27,7 +27,8 @@ from ddhub.sources.source import Source
 from ddhub.training import ranks
 from ddhub.training.batches import DistilledData
 from ddhub.training.devices import describe, versions
-from ddhub.training.loop import evaluate, fit
+from ddhub.training.loop import fit
+from ddhub.training.scoring import evaluate
 from recipes.run.run import Run
 
 PRETRAINED = "pretrained"  # what the facts of a teacher of 0 epochs call its protocol

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ddhub.errors import DDHubError, first_line
+from ddhub.errors import ArtifactError, DDHubError, first_line
 from recipes.run.plan import Line, total
 from recipes.stock import shelf
 from recipes.stock.steps import SHARED, Costs, Key, Step, data_of, key, steps
@@ -46,7 +46,7 @@ class StockRun:
             self.workshop.share(name)
         self.done = self._done()
         log.info("%d of %d steps are done", len(self.done), len(self.steps))
-        shelf.render(self.workshop.stock)  # a run that was killed may have left old cards
+        self._render()  # a run that was killed may have left old cards
         for item in self.items.values():
             try:
                 self._finish(item)
@@ -127,7 +127,14 @@ class StockRun:
             changed |= verdict.changed
             log.info("%s: %s", name, verdict.words)
         if changed:
+            self._render()
+
+    def _render(self) -> None:
+        """Render the cards of the stock; where one of it is damaged they stay as they are, and the run goes on."""
+        try:
             shelf.render(self.workshop.stock)
+        except ArtifactError as error:
+            log.error("cards and leaderboard stay as they are: %s", first_line(error))
 
 
 def _cells(line: Line) -> tuple[str, str, str]:

@@ -23,7 +23,7 @@ from ddhub.artifact.bundled import BUNDLED, has_data
 from ddhub.artifact.folder import Artifact
 from ddhub.artifact.manifest import MANIFEST, read_manifest
 from ddhub.artifact.results import Entry, read
-from ddhub.errors import UsageError
+from ddhub.errors import ArtifactError, UsageError, first_line
 from ddhub.io.files import is_alive, settle
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources.source import Source, open_source
@@ -105,8 +105,13 @@ class Workshop:
         item = self.table.get(name)
         stocks = (self.stock, *(() if item else (BUNDLED,)))
         for folder in (self.out / name, *(stock / name for stock in stocks if not (item and self.replace))):
-            if (folder / MANIFEST).exists() and has_data(folder) and (not item or item.is_made(read_manifest(folder))):
-                return folder
+            if not (folder / MANIFEST).exists() or not has_data(folder):
+                continue
+            try:
+                if not item or item.is_made(read_manifest(folder)):
+                    return folder
+            except ArtifactError as error:  # one that is damaged is made anew, and ends nothing but its own item
+                log.error("%s is taken for missing: %s", name, first_line(error))
         return None
 
     def entry(self, name: str) -> Entry | None:

@@ -1,7 +1,7 @@
 """What trajectory matching starts from: real images that an expert gets right, and the experts' mean logits on them.
 
     images   of each class in a random order those that the first expert classifies correctly; where they do not
-             suffice, those that the next one does, and so on
+             suffice, those that the next one does, and so on; at last any, with the first expert's logits
     labels   Y_i = Σ_e 1[expert e is right on i] z_e,i / Σ_e 1[expert e is right on i]; where none is, those of the
              expert that chose the image (DATM, section 3.3)
 
@@ -10,6 +10,7 @@ With `real` it is any images, and the logits of the first expert. An expert is t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -20,6 +21,8 @@ from ddhub.errors import UsageError
 from ddhub.sources.source import Source
 from recipes.run.draws import generator, normalised, scale, select
 from recipes.trajectories.flat import Flat
+
+log = logging.getLogger(__name__)
 
 INITS = ("correct", "real")
 Answers = Callable[[Tensor], Tensor]  # rows [B] of the source -> an expert's logits [B, K] on the CPU
@@ -82,8 +85,10 @@ def initial(
 def correct(source: Source, experts: Sequence[Answers], ipc: int, seed: int) -> tuple[Tensor, Tensor]:
     """Rows `[K · ipc]` of images that an expert gets right, class by class, and its logits `[K · ipc, K]` on them.
 
+    Where experts get too few right, others of the class join them, and the log says so.
+
     Raises:
-        UsageError: a class with too few of them.
+        UsageError: a class with too few images.
     """
     rows, logits = [], []
     for label, name in enumerate(source.classes):
@@ -104,10 +109,12 @@ def correct(source: Source, experts: Sequence[Answers], ipc: int, seed: int) -> 
                 break
             left = torch.cat(missed)
         if needed:
-            raise UsageError(
-                f"ipc {ipc} starts from images that an expert gets right, and of class {name!r} there are "
-                f"{ipc - needed}; lower --ipc, raise --train-epochs, or --init real"
-            )
+            log.warning("of class %r %d images are right by an expert, %d others join", name, ipc - needed, needed)
+            if needed > len(left):
+                cause = f"class {name!r} of {source.name!r} has {len(members)} images"
+                raise UsageError(f"ipc is {ipc}, but {cause}; lower --ipc")
+            rows.append(left[:needed])
+            logits.append(experts[0](left[:needed]))
     return torch.cat(rows), torch.cat(logits)
 
 

@@ -517,7 +517,7 @@ def test_train_shares_seeds_over_ranks(shelf: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(shelf / RANDOM, tmp_path / "copy")
     words = [*STUDENT, "--seeds", "3", "--record", "--json"]
     alone = json.loads(run("train", shelf / RANDOM, *words))
-    done = forked.together(forked.ranks(2, "-m", "ddhub.cli", "train", copy, *words))
+    done = forked.together(forked.ranks(2, "-m", "ddhub", "train", copy, *words))
     assert done.returncode == 0, done.stderr
     shared = json.loads(done.stdout)
     for found in (shared, {"results": [asdict(x) for x in results.read(copy).results]}):

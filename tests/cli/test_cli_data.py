@@ -66,9 +66,8 @@ def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "pets" / name).mkdir(parents=True)
         (tmp_path / "pets" / name / "1.png").write_bytes(encode(np.zeros((8, 8, 3), np.uint8)))
     name = f"folder:{tmp_path / 'pets'}"
-    assert json.loads(run("info", name, "--json")) == {
-        "name": "folder:pets",
-        "splits": {"train": "2 images"},
-        "classes": ["cat", "dog"],
-    }
+    record = json.loads(run("info", name, "--json"))
+    assert record["name"] == "folder:pets" and record["splits"] == {"train": "2 images"}
+    assert record["classes"] == ["cat", "dog"] and record["images"] == {"train": {"cat": 1, "dog": 1}}
+    assert record["sizes"] == "8 x 8 px" and record["resized"] == "stay as they are"
     assert run("prepare", name).startswith("folder:pets, train: 2 images of 3 x 8 x 8")

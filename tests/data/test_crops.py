@@ -223,7 +223,7 @@ def mosaics(folder: Path, regions: int = 2, side: int = 8, channels: int = 3, **
 def test_an_artifact_of_mosaics_loads_and_trains(tmp_path: Path) -> None:
     artifact = mosaics(tmp_path / "tiny-udd-ipc2")
     data = ddhub.load(artifact.folder)
-    assert len(data) == 36 and repr(data).startswith("DistilledData('tiny-udd-ipc2', items=36, decoder='crops'")
+    assert len(data) == 36 and repr(data).startswith("LoadedData 'tiny-udd-ipc2': 36 items of")
     x, target = data.as_dataset()[19]  # the fourth tile of the second image
     assert target.tolist() == [1, 0, 0]
     wanted = torch.tensor(naive(artifact.images(), 2, artifact.tensors()["decoder.boxes"])[19])

@@ -389,12 +389,16 @@ def test_numbers_out_of_range(change: dict[str, int], words: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("crop_padding", -1, "0 or more"),
+        ("crop_padding", -1, "from 0 to 256"),
+        ("crop_padding", 10**9, "from 0 to 256"),
         ("flip", 1.5, r"\[0, 1\]"),
         ("flip", float("nan"), r"\[0, 1\]"),
         ("mix", "mix-up", "none, mixup, cutmix"),
-        ("mix_alpha", 0.0, "above 0"),
-        ("mix_per", "epoch", "'batch' or 'item'"),
+        ("mix_alpha", 0.0, "0.001 to 1,000"),
+        ("mix_alpha", 1e300, "0.001 to 1,000"),
+        ("mix_per", "epoch", "batch, item"),
+        ("dsa_per", "epoch", "batch, item"),
+        ("dsa", ["crop"], "a text"),
     ],
 )
 def test_augment_out_of_range(field: str, value: object, allowed: str) -> None:

@@ -45,6 +45,10 @@ def cifar10(*order: int) -> Make:
     return set_field(dataset="cifar10", classes=[CIFAR10[i] for i in order])
 
 
+def augment(**changes: object) -> Make:
+    return set_field(protocol={"augment": changes})
+
+
 MEANING = (
     ("classes in another order", "not those of cifar10 in their order", cifar10(0, 1, 2, 5, 4, 3, 6, 7, 8, 9)),
     ("classes that are missing", "not those of cifar10 in their order", cifar10(0, 1, 2)),
@@ -64,6 +68,21 @@ MEANING = (
     ("an unknown decoder", "decoder 'os.system' is not known", set_field(decoder={"kind": "os.system"})),
     ("an augmentation that is a text", "augment is not an object", set_field(protocol={"augment": "dsa"})),
     ("no epochs", "epochs is 0", set_field(protocol={"epochs": 0})),
+    ("a padding of a gigapixel", "crop_padding is 1000000000", augment(crop_padding=10**9)),
+    ("a padding beyond the images", "crop_padding is 7, more than the images' side", augment(crop_padding=7)),
+    ("a million years", "epochs is 1000000000000", set_field(protocol={"epochs": 10**12})),
+    ("a batch of a terabyte", "batch_size is 1000000000000", set_field(protocol={"batch_size": 10**12})),
+    ("a rate of 1e308", "lr is 1e+308", set_field(protocol={"lr": 1e308})),
+    ("a learned rate of 1e308", "learned rate is 1e+308", set_field(labels={"kind": "hard", "lr": 1e308})),
+    ("a momentum of five", "momentum is 5", set_field(protocol={"momentum": 5})),
+    ("a megabyte of a name", "name is 'xxx", set_field(protocol={"name": "x" * 10**6})),
+    ("a name that steers", "name is 'a\\x1b[2J'", set_field(protocol={"name": "a\x1b[2J"})),
+    ("a thousand teachers", "teachers is", set_field(protocol={"teachers": ["a@0"] * 1000})),
+    ("a weight of 1e308", "weight is 1e+308", set_field(labels={"kind": "dbr", "weight": 1e308})),
+    ("a folder of the reader's", "'dataset' must be a name", set_field(dataset="folder:/etc")),
+    ("a folder of the reader's home", "'dataset' must be a name", set_field(dataset="folder:~")),
+    ("a folder above", "'dataset' must be a name", set_field(dataset="folder:..\\x")),
+    ("a megabyte of a method", "'method' must be a text", set_field(method="x" * 10**6)),
     ("an unknown setting", "unknown field 'hook'", set_field(protocol={"hook": "os.system"})),
 )
 for name, word, make in MEANING:

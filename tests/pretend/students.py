@@ -26,8 +26,9 @@ from ddhub.sources.source import Source
 from ddhub.training import batches
 from ddhub.training import relabel as relabelling
 from ddhub.training.batches import DistilledData
-from ddhub.training.loop import evaluate, fit
+from ddhub.training.loop import fit
 from ddhub.training.relabel import relabel
+from ddhub.training.scoring import evaluate
 from pretend.counting import Found, counted, set_small
 from pretend.device import DEVICE
 

@@ -255,14 +255,33 @@ def test_younger_fields_enter_the_manifest_only_where_they_are_set() -> None:
         ({"warmup": 400}, "warmup is 400; it must be epochs, fewer than there are"),
         ({"warmup": 5, "schedule": "half-cosine"}, "0 unless the schedule is 'cosine'"),
         ({"schedule": "steps", "milestones": (9, 3)}, "it must be rising epochs"),
-        ({"temperature": 0}, "temperature is 0; it must be a finite number above 0"),
+        ({"temperature": 0}, "temperature is 0; it must be a number from 0.001"),
         ({"teachers": ("",)}, "teachers is"),
+        ({"teachers": ("a@1",) * 101}, "teachers is .*up to 100 names"),
+        ({"teachers": "a@1"}, "teachers is 'a@1'"),
+        ({"epochs": 10**12}, "epochs is 1000000000000; it must be a whole number from 1 to 1,000,000"),
+        ({"epochs": 10**5000}, "epochs is a number of int with too many digits"),
+        ({"batch_size": 10**12}, "batch_size is 1000000000000"),
+        ({"momentum": 5}, "momentum is 5; it must be a number from 0 to below 1"),
+        ({"lr": 1e308}, r"lr is 1e\+308; it must be a number above 0, at most 1,000"),
+        ({"weight_decay": 1e9}, "weight_decay is"),
+        ({"decay": 1e9}, "decay is"),
+        ({"temperature": 1e5}, "temperature is"),
+        ({"milestones": 3}, "milestones is 3"),
+        ({"milestones": (1,) * 1001, "schedule": "steps"}, "milestones is"),
+        ({"milestones": ("1",), "schedule": "steps"}, "milestones is"),
+        ({"name": ""}, "name is ''"),
+        ({"name": "x" * 10**6}, "name is 'xxx.{70,80}xx'; it must be a text of one line"),
+        ({"name": "a\x1b[2J"}, "name is .*one line"),
+        ({"name": "a\nb"}, "name is .*one line"),
+        ({"name": 3}, "name is 3"),
         ({"times_t2": 1}, "times_t2 is 1; it must be true or false"),
     ],
 )
 def test_impossible_settings_say_what_they_must_be(changes: dict, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        protocol("infer-static", **changes)
+    with pytest.raises(UsageError, match=message) as caught:
+        replace(protocol("infer-static"), **changes)
+    assert len(str(caught.value)) < 250
     with pytest.raises(ArtifactError, match="unknown field 'speed'"):
         Protocol.from_json({"speed": 1})
 
@@ -270,8 +289,25 @@ def test_impossible_settings_say_what_they_must_be(changes: dict, message: str) 
 def test_unknown_names_and_values_say_what_is_known() -> None:
     with pytest.raises(UsageError, match="unknown protocol 'infer-statik'; did you mean 'infer-static'"):
         protocol("infer-statik")
-    with pytest.raises(UsageError, match="epochs is 0; it must be 1 or more"):
+    with pytest.raises(UsageError, match="epochs is 0; it must be a whole number from 1 to 1,000,000"):
         protocol("infer-static", epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": "5"}, "epochs is '5'; it must be a whole number"),
+        ({"epoch": 5}, "unknown setting of a protocol 'epoch'; did you mean 'epochs'"),
+        ({"augment": None}, "augment is None; it must be an Augment"),
+    ],
+)
+def test_changes_that_cannot_be(changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        protocol("idc", **changes)
+
+
+def test_lists_are_taken_for_tuples() -> None:
+    assert Protocol(milestones=[1, 2], teachers=["a@1"]) == Protocol(milestones=(1, 2), teachers=("a@1",))  # type: ignore[arg-type]
 
 
 def test_a_changed_protocol_is_called_after_its_changes() -> None:

@@ -216,10 +216,9 @@ def test_images_are_those_that_an_expert_gets_right_the_first_one_first() -> Non
     assert data.labels[rows].tolist() == [0] * 5 + [1] * 5 + [2] * 5 and len(set(rows.tolist())) == 15
     assert [set(part[:3].tolist()) for part in rows.split(5)] == easy
     assert logits.max(1).values.tolist() == [1, 1, 1, 2, 2] * 3
-    with pytest.raises(
-        UsageError, match=r"ipc 4 starts .* of class 'a' there are 3; lower --ipc, raise --train-epochs"
-    ):
-        correct(data, [first], 4, seed=0)
+    rows, logits = correct(data, [first], 4, seed=0)  # of which it gets three right, and another one joins them
+    assert data.labels[rows].tolist() == [0] * 4 + [1] * 4 + [2] * 4 and len(set(rows.tolist())) == 12
+    assert (logits.argmax(1) == data.labels[rows]).view(3, 4).sum(1).tolist() == [3, 3, 3]
 
 
 # Presets

@@ -20,7 +20,7 @@ from recipes import __main__ as program
 from recipes import edf, infer, nrr_dd, random_real, sre2l, udd
 from recipes.run import plan
 from recipes.run.operations import cost
-from recipes.run.options import discover
+from recipes.run.options import discover, scaled
 from recipes.run.plan import MACHINES, Line, Machine, Net, Step
 from recipes.run.run import Run
 
@@ -282,12 +282,12 @@ def test_a_preset_for_a_gpu_takes_eight_minutes_with_its_students(
 
 
 @pytest.mark.parametrize(("method", "name"), GPU)
-def test_the_card_of_a_preset_for_a_gpu_says_what_was_cut(method: str, name: str, tmp_path: Path) -> None:
+def test_the_card_of_a_preset_for_a_gpu_says_what_was_cut(method: str, name: str) -> None:
     recipe = RECIPES[method]
     presets = recipe.PRESETS
     full = presets.full(name)
     row, variant, _ = presets.names[name]
     assert full == (row if not variant or presets.variants[variant].tiers else name.removesuffix("-gpu"))
     assert full in presets and presets.names[full][2] == "" and name.endswith("-gpu")
-    said = Run(recipe, presets[name], tmp_path / "x", preset=name).scaled()
+    said = scaled(recipe, name, presets[name])
     assert bool(said) == (recipe is not random_real) and all(f"preset {full} has" in line for line in said)

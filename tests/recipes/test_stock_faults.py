@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -111,6 +112,21 @@ def test_a_run_puts_back_what_was_put_aside(tmp_path: Path) -> None:
     again = invoke(tmp_path)
     assert again.exit_code == 0 and "the same images and labels as the stocked one" in again.output
     assert before == [path.stat().st_mtime_ns for path in manifests]
+
+
+def test_one_damaged_artifact_ends_nothing_but_its_own_item(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The others of the table are made and stocked; what is damaged stays where it is, and is named."""
+    text = "".join(RANDOM.replace("mini-random", f"mini-{k}").replace("ipc = 2", f"ipc = {k}") + "\n" for k in (1, 2))
+    written(tmp_path, text)
+    assert invoke(tmp_path).exit_code == 0
+    manifest = tmp_path / "cards" / "mini-1" / "manifest.json"
+    manifest.write_text("{" + manifest.read_text())
+    shutil.rmtree(tmp_path / "cards" / "mini-2")
+    shutil.rmtree(tmp_path / "out")
+    done = invoke(tmp_path)
+    assert "1 of 2 failed, mini-1" in str(done.exception), done.exception
+    assert (tmp_path / "cards" / "mini-2" / "manifest.json").exists() and manifest.read_text().startswith("{{")
+    assert "mini-1 is taken for missing" in caplog.text and "cards and leaderboard stay as they are" in caplog.text
 
 
 def test_two_runs_with_one_stock_take_turns(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ddhub.errors import SourceError
-from ddhub.sources.resize import Batch, Chunk, Fit, decode, is_grey, size_of
+from ddhub.sources.resize import Batch, Chunk, Fit, decode, header_of, is_grey
 
 RANDOM = np.random.default_rng(0)
 
@@ -95,16 +95,15 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     kept = run(data).pixels[0, 0]
     assert (kept[:, :4] == 255).all() and (kept[:, 4:] == 0).all()
     (tmp_path / "x.png").write_bytes(data)
-    assert size_of(tmp_path / "x.png", "") == (8, 16)
+    assert header_of(tmp_path / "x.png", "") == (8, 16, "RGB")
     (tmp_path / "x.png").write_bytes(saved(Image.fromarray(pixels)))
-    assert size_of(tmp_path / "x.png", "") == (16, 8)
+    assert header_of(tmp_path / "x.png", "") == (16, 8, "RGB")
 
 
 def test_headers(tmp_path: Path) -> None:
     for mode, grey in (("1", True), ("L", True), ("LA", True), ("RGB", False), ("P", False), ("RGBA", False)):
         (tmp_path / "x.png").write_bytes(flat(mode, 0))
-        assert is_grey(tmp_path / "x.png", "") is grey
+        assert is_grey(header_of(tmp_path / "x.png", "")[2]) is grey
     (tmp_path / "x.png").write_text("no image")
-    for function in (is_grey, size_of):
-        with pytest.raises(SourceError, match=r"x.png: not an image \(cannot identify image file\); repair it$"):
-            function(tmp_path / "x.png", "repair it")
+    with pytest.raises(SourceError, match=r"x.png: not an image \(cannot identify image file\); repair it$"):
+        header_of(tmp_path / "x.png", "repair it")

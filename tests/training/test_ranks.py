@@ -226,7 +226,7 @@ def test_a_dead_rank_ends_the_run_and_the_next_start_goes_on(how: str, alone: Pa
 
 def test_an_error_is_one_write_that_the_lines_of_another_rank_cannot_tear() -> None:
     ours, theirs = os.pipe2(os.O_DIRECT)  # a read of this pipe returns what one write wrote
-    command = [sys.executable, "-m", "ddhub.cli", "no-such-command"]
+    command = [sys.executable, "-m", "ddhub", "no-such-command"]
     assert subprocess.run(command, stderr=theirs, cwd=ROOT, timeout=120).returncode == 2
     os.close(theirs)
     assert re.fullmatch(rb"error: No such command .*\n", os.read(ours, 4096)) and not os.read(ours, 1)

@@ -11,7 +11,7 @@ import torch
 from ddhub.errors import TrainingError, UsageError
 from ddhub.protocols.protocol import Augment, Protocol
 from ddhub.sources import source as sources
-from ddhub.training import loop
+from ddhub.training import loop, scoring
 from ddhub.training.batches import DistilledData
 from recipes.run.teachers import real_data
 
@@ -81,7 +81,7 @@ def test_accuracy_is_that_of_a_naive_loop(data: DistilledData, test_images: sour
         x = [(image[c].double() / 255 - test_images.mean[c]) / test_images.std[c] for c in range(3)]
         right += int(net(torch.stack(x).float()[None]).argmax()) == int(label)
     assert result.accuracy == pytest.approx(right)
-    assert loop.evaluate(net, test_images, precision="fp32") == result.accuracy
+    assert scoring.evaluate(net, test_images, precision="fp32") == result.accuracy
 
 
 def test_a_net_of_ones_own_is_trained_in_place(data: DistilledData, test_images: sources.Source) -> None:
@@ -92,7 +92,7 @@ def test_a_net_of_ones_own_is_trained_in_place(data: DistilledData, test_images:
 
 
 def test_loss_that_is_not_a_number_names_the_epoch_and_the_next_step(data: DistilledData) -> None:
-    hot = data.using(protocol=replace(TINY, optimizer="sgd", lr=1e30))
+    hot = data.using(protocol=replace(TINY, optimizer="sgd", lr=1000.0))
     with pytest.raises(TrainingError, match=r"loss of 'cifar10-mini' is nan in epoch \d.*lower lr"):
         loop.fit(hot, "convnet3-bn-w8", 0, "fp32", progress=False)
 
@@ -129,7 +129,7 @@ def test_grey_images_train_and_are_scored(test_images: sources.Source) -> None:
     )
     x = (grey.images.float() / 255 - 0.5) / 0.25
     right = (net(x).argmax(1) == grey.labels).sum()
-    assert result.accuracy == pytest.approx(float(right)) == loop.evaluate(net, grey, precision="fp32")
+    assert result.accuracy == pytest.approx(float(right)) == scoring.evaluate(net, grey, precision="fp32")
 
 
 def test_a_last_batch_of_few_items_is_warned_of(
