@@ -66,6 +66,7 @@ class Output:
 
     def finish(self, facts: dict[str, Any]) -> list[str]:
         """Remove what is no longer part of the site, write the list, and return what was removed."""
+        self.files.add(LIST)
         gone = sorted(self._before - self.files)
         for name in gone:
             (self.folder / name).unlink(missing_ok=True)

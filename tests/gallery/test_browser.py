@@ -76,6 +76,11 @@ def visit(browser: Any, address: str) -> Iterator[Visit]:
     assert visit.wrong == []
 
 
+def until(locator: Any) -> Any:
+    """What is expected of an element, at last: a function that the page evaluates would break the site's policy."""
+    return playwright.expect(locator)
+
+
 def tiles(page: Any) -> list[str]:
     return page.eval_on_selector_all(".tile:not([hidden])", "tiles => tiles.map(x => x.dataset.name)")  # type: ignore[no-any-return]
 
@@ -107,7 +112,7 @@ def test_filters_change_the_tiles_and_the_address_and_survive_a_reload(visit: Vi
     assert tiles(page) == ["cifar10-idc-ipc10-avif50"]
     assert page.text_content("#count").startswith("1 of ")
     page.click("#filter button[type=reset]")
-    page.wait_for_function("document.querySelectorAll('.tile:not([hidden])').length > 50")
+    until(page.locator(".tile:not([hidden])")).to_have_count(page.locator(".tile").count())
     assert len(tiles(page)) > len(everything) and "bytes" not in page.url
 
 
@@ -178,7 +183,7 @@ def test_chosen_artifacts_are_compared(visit: Visit) -> None:
 def test_copy_buttons_copy(visit: Visit) -> None:
     page = visit.go(f"artifacts/{NAMES[0]}.html")
     page.locator(".copyable button").first.click()
-    page.wait_for_function("document.querySelector('.copyable button').textContent === 'Copied'")
+    until(page.locator(".copyable button").first).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.splitlines()[:2] == ["import ddhub", f'data = ddhub.load("{NAMES[0]}")']
     assert page.locator(".copyable button").count() == page.locator("pre.code").count() > 3
