@@ -244,9 +244,8 @@ def test_labels_that_name_no_teacher_say_why(
     monkeypatch.chdir(tmp_path)
     digest = teachers.write(tmp_path / "out" / "t", net(), **FACTS)
     scheme = json.loads(json.dumps(scheme).replace("DIGEST", digest))
-    folder = artifact(tmp_path / "x", scheme, Protocol())
     with pytest.raises((ArtifactError, UsageError), match=message):
-        ddhub.load(folder)
+        ddhub.load(artifact(tmp_path / "x", scheme, Protocol()))
 
 
 @pytest.mark.parametrize(

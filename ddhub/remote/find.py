@@ -67,7 +67,8 @@ def find(
     repo = pin.repo if pin else base if "/" in base else f"{namespace()}/{base}"
     if not pin and revision is None and _is_path(str(name)):
         elsewhere = f"; a repository of the Hub is named {name}@main" if REPO.fullmatch(repo) else ""
-        raise UsageError(f"no folder {shown(str(name))}; give an artifact's folder, or a name of ddhub list{elsewhere}")
+        near = "no such folder; give an artifact's folder, or a name of ddhub list"
+        raise UsageError(f"unknown artifact {shown(str(name))}: {near}{elsewhere}")
     if not REPO.fullmatch(repo):
         raise unknown("artifact", str(name), known, "ddhub list")
     try:

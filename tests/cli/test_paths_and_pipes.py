@@ -82,7 +82,7 @@ def test_a_path_that_no_file_can_have_is_one_line(words: tuple[str, ...]) -> Non
 @pytest.mark.parametrize("name", ["./nothing", "../nothing", "~/nothing", "/nowhere/nothing", "a/b/c", "here/nothing"])
 def test_a_folder_that_is_not_there_is_not_asked_for_on_the_hub(name: str, here: Path) -> None:
     (here / "here").mkdir()
-    with pytest.raises(UsageError, match=r"no folder '.*'; give an artifact's folder, or a name of ddhub list"):
+    with pytest.raises(UsageError, match=r"unknown artifact '.*': no such folder; give an artifact's folder"):
         resolve(name)  # the test's network would tell
 
 

@@ -487,7 +487,6 @@ def test_what_cannot_be_is_said_before_anything_is_computed(
         ({"lr_img": 1e30, "lr_y": 1e30}, "is not a number"),
         ({"lr_teacher": 1e25}, "every loss of the iterations 0 to 0 is not a number; lower --lr-teacher or --lr-lr"),
         ({"threshold": 1e-9}, "nothing was learned: no loss was at most 1e-09, the least was .*; raise --threshold"),
-        ({"ipc": 200, "init": "correct"}, "ipc 200 starts from images that an expert gets right"),
     ],
 )
 def test_a_run_that_goes_wrong_says_so_and_keeps_what_it_has(

@@ -180,7 +180,9 @@ def test_two_ranks_stop_after_a_unit_and_then_make_the_artifact_of_one_process(a
     seconds = sum(stage["seconds"] for stage in two.recipe["run"]["stages"].values())
     assert two.recipe["run"]["seconds"] == pytest.approx(seconds, abs=0.06)
     log = (tmp_path / "smoke.work" / "log.txt").read_text()
-    assert log.count("smoke: {") == 2 and log.count("by rank 1") == 1  # the second teacher; rank 0 alone logs
+    assert (
+        log.count("smoke: preset smoke") == 2 and log.count("by rank 1") == 1
+    )  # the second teacher; rank 0 alone logs
     started = re.findall(r"rank (\d): stage (\S+): starting", stopped.stderr + done.stderr)
     assert sorted(name for _, name in started) == units(alone)  # each unit once
     assert {("0", SHARED[0]), ("1", SHARED[1])} < set(started)
