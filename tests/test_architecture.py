@@ -36,7 +36,7 @@ ROWS = [
 LEVEL = {place: level for level, row in enumerate(ROWS) for place in row}
 TOPS = ("ddhub", "recipes", "benchmarks", "tools")
 MAX_LINES = 330
-MAX_ENTRIES = 20  # directly in ddhub/: a list that is read at one glance
+MAX_ENTRIES = 21  # directly in ddhub/: a list that is read at one glance
 EXCEPTIONS: set[str] = set()  # only ever shorter
 
 

@@ -114,7 +114,7 @@ def require_lossy(cfg: Any, encoding: Mapping[str, Any]) -> None:
     if every and encoding["codec"] not in CHROMA:
         raise UsageError(
             f"codec_every is {every}, and {encoding['codec']} loses nothing; give --encoding webp:30 or avif:50, or "
-            "--codec-every 0"
+            "codec_every 0"
         )
 
 
@@ -152,7 +152,7 @@ def in_loop(
     if together % encoding["sheet"]:
         raise UsageError(
             f"a picture has {encoding['sheet']} images of a class, and {together} are optimised side by side; give "
-            f"--encoding {name_of({**encoding, 'sheet': together})}, or --codec-every 0"
+            f"--encoding {name_of({**encoding, 'sheet': together})}, or codec_every 0"
         )
     mean, std = (source.mean, source.std) if normalised else ((0.0,) * channels, (1.0,) * channels)
     return InLoop(every=cfg.codec_every, encoding=encoding, mean=mean, std=std, spread=spread)

@@ -34,15 +34,16 @@ def hostile(folder: Path, text: str) -> Path:
     m = read_manifest(LIKE)
     recipe = {**m.recipe, "path": f"recipes/{text}.py", "repository": text, "commit": text, "preset": text}
     key = text[:200]  # longer ones are refused
+    line = "".join(x for x in key if x.isprintable())  # as others are in names of methods and protocols
     recipe["config"] = {"ipc": 1, key: text}
     recipe["run"] = {"device": text, "seconds": text, "measured": {key: text}, "stages": {key: {"seconds": text}}}
     changed = replace(
         m,
         name="tiny",
         ipc=1,
-        method=text,
-        dataset=f"set {text}",
-        classes=tuple(f"{text}{i}" for i in range(10)),
+        method=line,
+        dataset=f"set {line}"[:200],
+        classes=tuple(f"{key[:199]}{i}" for i in range(10)),
         labels={"kind": "hard"},
         recipe=recipe,
         source={key: text for key in m.source},
@@ -51,7 +52,7 @@ def hostile(folder: Path, text: str) -> Path:
         citation=f"@misc{{{text},\n  title = {{{text}}}\n}}",
         deviations=[text],
         paper=[{"model": text, "accuracy": text, "where": text}],
-        protocol={**m.protocol, "name": text},
+        protocol={**m.protocol, "name": line},
         tensors={},
         content="",
         files={},
@@ -61,7 +62,7 @@ def hostile(folder: Path, text: str) -> Path:
         folder / "tiny", manifest=changed, images=images, image_labels=torch.arange(10), tensors={}
     )
     run = results.read(LIKE).results[0]
-    settings = {**run.settings, "name": text}
+    settings = {**run.settings, "name": line}
     words = dict.fromkeys(("protocol", "model", "test_name", "test", "test_fingerprint", "device", "versions"), text)
     for seed in (0, 1):
         record = {**vars(run), **words, "settings": settings, "artifact": "tiny", "digest": artifact.manifest.digest}

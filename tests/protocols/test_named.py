@@ -24,7 +24,7 @@ DIGESTS = {
     "nrr-dd-f2": "ab5237b850ee",
     "nrr-dd-100": "fd7d987ba27b",
     "nrr-dd-f2-100": "7add89c9d25a",
-    "coreset": "f514f15fd850",
+    "coreset": "6b64711441e8",
     "idc": "c86878d67af9",
     "idc-svhn": "de13059b63d3",
     "idc-mnist": "48f294742ce8",

@@ -46,7 +46,7 @@ BY_HAND: dict[str, tuple[tuple[float, float, float], int, float]] = {
     "nrr-dd-100": ((1e-3, 9.9993832e-4, 5.07853659e-4), 20, T20),
     "nrr-dd-f2-100": ((1e-3, 9.9993832e-4, 5.07853659e-4), 20, T20),
     # KL of (1/2, 1/2) to softmax((30, 0)), times 4
-    "coreset": ((0.0, 1e-4, 1e-3 / 90), 8, 4 * (15 - math.log(2))),
+    "coreset": ((0.0, 3e-4, 3e-3 / 90), 8, 4 * (15 - math.log(2))),
     "idc": ((0.01, 0.01, 0.0004), 16, OWN),
     "idc-svhn": ((0.01, 0.01, 0.0004), 16, OWN),
     "idc-mnist": ((0.01, 0.01, 0.0004), 16, OWN),

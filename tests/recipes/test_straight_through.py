@@ -402,7 +402,7 @@ def test_interrupted_and_started_again_gives_the_same_digest(
 @pytest.mark.parametrize("name", CASES)
 def test_a_codec_that_loses_nothing_is_none_in_the_loop(name: str, tmp_path: Path) -> None:
     cfg = replace(RECIPES[name].SMOKE, codec_every=5)
-    message = "codec_every is 5, and png loses nothing; give --encoding webp:30 or avif:50, or --codec-every 0"
+    message = "codec_every is 5, and png loses nothing; give --encoding webp:30 or avif:50, or codec_every 0"
     with pytest.raises(UsageError, match=message):
         RECIPES[name].distill(cfg, Run(RECIPES[name], cfg, tmp_path / "x"))
     line = [name, str(tmp_path / "x"), "--preset", "smoke", "--codec-every", "5", "--dry-run"]
