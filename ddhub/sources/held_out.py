@@ -3,7 +3,8 @@
     open_source("cifar10/5000")             # 45,000 training images
     open_source("cifar10/5000", "test")     # the other 5,000 training images, as many of each class
 
-Which images are held out depends on their number alone. The data set's own test images play no part in it.
+Which images are held out depends on their number alone. The data set's own test images play no part in it. What stays
+can be split again: `cifar10/5000/1000`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def count_of(name: str) -> tuple[str, int]:
     """The data set's name and the number of held-out images, 0 for a name without one. UsageError."""
-    whole, slash, count = name.partition("/")
+    whole, slash, count = name.rpartition("/")
     if not slash:
         return name, 0
     if not count.isdecimal() or not int(count):

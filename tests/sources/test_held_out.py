@@ -22,11 +22,15 @@ def test_the_parts_are_the_training_images() -> None:
         len({stays.fingerprint, held.fingerprint, whole.fingerprint, open_source("cifar10-mini/50").fingerprint}) == 4
     )
     assert (stays.name, held.address, held.split) == ("cifar10-mini/100", "cifar10-mini/100", "test")
-    assert (
-        held.label == "CIFAR-10 mini (JPEG copy; first 200 training / 100 test images of each class; " in held.label
-        or (held.label.endswith("of 100 held-out training images)"))
-    )
+    assert held.label.endswith("of 100 held-out training images)")
     assert stays.label.endswith("without 100 held-out training images)")
+
+
+def test_what_stays_can_be_split_again() -> None:
+    outer, inner = open_source("cifar10-mini/100"), open_source("cifar10-mini/100/50", "test")
+    stays = open_source("cifar10-mini/100/50")
+    assert (stays.name, len(stays.labels), len(inner.labels)) == ("cifar10-mini/100/50", 1850, 50)
+    assert {x.numpy().tobytes() for x in (*stays.images, *inner.images)} == {x.numpy().tobytes() for x in outer.images}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,8 @@ def test_the_parts_are_the_training_images() -> None:
         ("cifar10-mini/0", "'0' is no number of held-out images"),
         ("cifar10-mini/55", "55 images cannot be shared by 10 classes; use a multiple"),
         ("cifar10-mini/2000", "has 200 images, and 200 would be held out; hold out fewer"),
-        ("cifar10-mini/100/3", "'100/3' is no number"),
+        ("cifar10-mini/100/3", "3 images cannot be shared by 10 classes; use a multiple"),
+        ("cifar10-mini/x/100", "'x' is no number of held-out images; give for example cifar10-mini/5000"),
         ("cifar11/100", "unknown data set 'cifar11'"),
     ],
 )
