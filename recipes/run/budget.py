@@ -85,28 +85,46 @@ def sized(recipe: ModuleType, cfg: Any, run: Run, text: str) -> Any:
         UsageError: no number of bytes, or a budget that holds not one image a class.
     """
     source = run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None)
-    run.budget = in_all(text, len(source.classes))
+    budget = in_all(text, len(source.classes))
+    ipc, _ = room(recipe, cfg, run, budget)
+    if not ipc:
+        raise UsageError(
+            f"{budget:,} bytes hold not one image a class of {source.name}; raise --bytes, or choose another "
+            "--encoding or --label-bits"
+        )
+    return kept_to(recipe, cfg, run, budget, ipc)
 
-    def over(ipc: int) -> float:
+
+def room(recipe: ModuleType, cfg: Any, run: Run, budget: int) -> tuple[int, bool]:
+    """How many images a class so many bytes hold, 0 for none; and whether it is the classes that have no more."""
+    source = run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None)
+    sheet = run.encoding.get("sheet") or 1  # images of a picture, which must be full
+    lacking = set()
+
+    def over(count: int) -> float:
+        ipc = sheet * count
         try:
             changed = replace(cfg, ipc=ipc)
             images, labels = stored(recipe, changed, source, run)
         except UsageError:  # too few for the method, or more than a class has
+            lacking.add(ipc)
             return -inf if ipc < 3 else inf
         coded = encode(images, labels, run.encoding)
         size = stored_bytes(coded, source.classes) + beside(recipe, changed, source, run, len(images))
         log.info("%d images a class take %s bytes", ipc, f"{size:,}")
-        return size - run.budget
+        return size - budget
 
-    ipc = most(over, int(torch.bincount(source.labels, minlength=len(source.classes)).min()))
-    if not ipc:
-        raise UsageError(
-            f"{run.budget:,} bytes hold not one image a class of {source.name}; raise --bytes, or choose another "
-            "--encoding or --label-bits"
-        )
-    found = replace(cfg, ipc=ipc)
+    limit = int(torch.bincount(source.labels, minlength=len(source.classes)).min())
+    ipc = sheet * most(over, limit // sheet)
+    return ipc, ipc + sheet > limit or ipc + sheet in lacking
+
+
+def kept_to(recipe: ModuleType, cfg: Any, run: Run, budget: int, ipc: int) -> Any:
+    """The Config with so many images a class, in a run that keeps to so many bytes."""
+    source, found = run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None), replace(cfg, ipc=ipc)
+    run.budget = budget
     run.beside = beside(recipe, found, source, run, len(stored(recipe, found, source, run)[0]))
-    log.info("%s bytes hold %d images a class", f"{run.budget:,}", ipc)
+    log.info("%s bytes hold %d images a class", f"{budget:,}", ipc)
     return found
 
 

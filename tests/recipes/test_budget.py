@@ -77,6 +77,14 @@ def test_real_images_fill_their_bytes_and_one_more_would_not_fit(
         assert artifact.manifest.encoding["quality"] == int(options["encoding"].split(":")[1].split("/")[0])
 
 
+def test_pictures_of_a_number_of_images_are_full(tmp_path: Path) -> None:
+    artifact = made(random_real, tmp_path / "one", "9000", encoding="webp:30/3")
+    assert artifact.manifest.ipc % 3 == 0 and artifact.manifest.stored_bytes <= 9000
+    more = Run(random_real, replace(random_real.SMOKE, ipc=artifact.manifest.ipc + 3), tmp_path / "more",
+               device="cpu", encoding="webp:30/3")  # fmt: skip
+    assert random_real.distill(more.cfg, more).manifest.stored_bytes > 9000
+
+
 def test_labels_count(tmp_path: Path) -> None:
     one, two = (
         made(coreset, tmp_path / name, "12000", encoding="avif:40", label_bits=bits)
