@@ -27,7 +27,7 @@ from torch import Tensor
 from ddhub.errors import UsageError
 
 ATTEMPTS = 10  # of a window to fit into the image
-WINDOW_COLUMNS = 2 * ATTEMPTS + 2
+WINDOW_COLUMNS: int = 2 * ATTEMPTS + 2
 RATIO = (3 / 4, 4 / 3)  # of a window's width to its height, least and greatest
 
 

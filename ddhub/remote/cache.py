@@ -61,7 +61,7 @@ def _read_artifact(folder: Path) -> Contents:
     return Contents(manifest.name, manifest.digest, manifest.files)
 
 
-ARTIFACT = Kind("dataset", MANIFEST, _read_artifact, (RESULTS,))
+ARTIFACT: Kind = Kind("dataset", MANIFEST, _read_artifact, (RESULTS,))
 
 
 @dataclass(frozen=True)
