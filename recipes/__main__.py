@@ -20,12 +20,13 @@ from typing import Any
 import click
 
 from ddhub.artifact import bundled
+from ddhub.artifact.encoding import name_of
 from ddhub.artifact.manifest import Manifest
 from ddhub.cli.program import guarded
 from ddhub.errors import unknown
 from ddhub.io.rules import require
 from ddhub.training import ranks
-from recipes.run import budget, plan
+from recipes.run import budget, plan, search
 from recipes.run.options import configure, discover, option_fields
 from recipes.run.presets import Presets
 from recipes.run.run import Finished, Run
@@ -41,6 +42,9 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
     if run_options["machine"] and not run_options["dry_run"]:
         raise click.UsageError("--machine says how long a run would take on another machine; add --dry-run")
     cfg = configure(recipe, run_options["preset"], values, run_options["quick"])
+    auto, size, until = run_options["encoding"] == search.AUTO, run_options["bytes"], run_options["until"] or ""
+    if auto and not size:
+        raise click.UsageError("--encoding auto compares encodings at as many bytes; add --bytes N")
     run = Run(
         recipe,
         cfg,
@@ -49,28 +53,35 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
         root=run_options["data"],
         device=run_options["device"],
         precision=run_options["precision"],
-        until=run_options["until"],
+        until=None if run_options["dry_run"] else until or None,
         work=Path(run_options["work"]) if run_options["work"] else None,
-        encoding=run_options["encoding"],
+        encoding="png" if auto else run_options["encoding"],
         label_bits=int(run_options["label_bits"]),
     )
-    require_lossy(cfg, run.encoding)
-    if run_options["bytes"]:
-        cfg = run.cfg = budget.sized(recipe, cfg, run, run_options["bytes"])
+    proxy = _proxy(run_options) if auto else None
+    if not proxy:
+        require_lossy(cfg, run.encoding)
     if run_options["dry_run"]:
         if ranks.rank() == 0:
-            click.echo(plan.text(recipe, cfg, run, run_options["machine"] or ""))
+            click.echo(_planned(recipe, cfg, run, size, proxy, run_options["machine"] or ""))
         return
-    _check(recipe, cfg, run, run_options["until"] or "")
+    if not size:
+        _check(recipe, cfg, run, until)
     with run.logged(), ranks.group():
         try:
+            if proxy:
+                cfg = run.cfg = search.found(recipe, cfg, run, size, proxy)
+            elif size:
+                cfg = run.cfg = budget.sized(recipe, cfg, run, size)
+            if size:  # what is checked depends on the number of images
+                _check(recipe, cfg, run, until)
             artifact = recipe.distill(cfg, run)
         except Finished as stage:
             if ranks.rank() == 0:
                 click.echo(f"stopped after stage {stage}; the same command without --until goes on from there")
             return
-    if run_options["until"]:  # of a method whose plan does not list its stages
-        raise unknown("stage", run_options["until"], run.seconds)
+    if until:  # of a method whose plan does not list its stages
+        raise unknown("stage", until, run.seconds)
     m = artifact.manifest
     click.echo(f"{out}: digest {m.digest}, content {m.content}, {m.stored_bytes:,} stored bytes")
     for line in compared(m):
@@ -91,6 +102,23 @@ def _check(recipe: ModuleType, cfg: Any, run: Run, until: str) -> None:
     if any(stage.startswith(("teacher-", "experts")) for stage in stages):
         source = run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None)
         run.source(cfg.dataset, "test", source.images.shape[2])
+
+
+def _proxy(run_options: Mapping[str, Any]) -> search.Proxy:
+    """What a search for an encoding is made with. UsageError for an encoding that is none."""
+    named = {key: run_options[f"proxy_{key}"] for key in ("steps", "seeds")}
+    candidates = tuple(run_options["candidates"].split(","))
+    return search.Proxy(model=run_options["proxy"], candidates=candidates, **named)
+
+
+def _planned(recipe: ModuleType, cfg: Any, run: Run, size: str | None, proxy: search.Proxy | None, machine: str) -> str:
+    """What `--dry-run` prints."""
+    if size and proxy:
+        cfg, before = search.planned(recipe, cfg, run, size, proxy, machine)
+        taken = f"as if {name_of(run.encoding)} were taken, the candidate of the most images: {cfg.ipc} a class"
+        return f"{plan.text(recipe, cfg, run, machine, before)}\n{taken}"
+    cfg = run.cfg = budget.sized(recipe, cfg, run, size) if size else cfg
+    return plan.text(recipe, cfg, run, machine)
 
 
 def compared(m: Manifest) -> list[str]:
@@ -177,11 +205,22 @@ _RUN: list[click.Parameter] = [
     ),
     click.Option(["--exact", "precision"], flag_value="exact", hidden=True),
     click.Option(
-        ["--encoding"], default="png", metavar="png", help="of images: png, webp:30, avif:50, avif:50/20, ..."
+        ["--encoding"], default="png", metavar="png", help="of images: png, webp:30, avif:50/20, ...; auto: see --proxy"
     ),
     click.Option(["--label-bits"], default="16", type=click.Choice(["16", "8", "4"]), metavar="16", help="16, 8 or 4"),
     click.Option(["--bytes"], metavar="N", help="as many images as N stored bytes hold (N/class), in place of --ipc"),
     click.Option(["--quick"], is_flag=True, help="minutes for 1,000 images, not hours; the log says what is cut"),
+    click.Option(
+        ["--candidates"], default=",".join(search.CANDIDATES), metavar="LIST", help="encodings that auto chooses from"
+    ),
+    click.Option(
+        ["--proxy"],
+        default="",
+        metavar="MODEL",
+        help="student of auto, on held-out training images; convnet3-w32, --proxy-steps 400, --proxy-seeds 1",
+    ),
+    click.Option(["--proxy-steps"], default=400, hidden=True),
+    click.Option(["--proxy-seeds"], default=1, hidden=True),
     click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
     click.Option(["--work"], type=click.Path(), metavar="DIR", help="folder of the stages; OUT.work if not given"),
     click.Option(["--dry-run"], is_flag=True, help="print the plan and stop; --machine h100: its seconds there"),

@@ -27,6 +27,7 @@ from ddhub.artifact.origin import command as import_command
 from ddhub.artifact.origin import is_imported
 from ddhub.artifact.results import Entry, settings
 from ddhub.cards import frontier, metadata
+from ddhub.cards.choice import choice
 from ddhub.cards.comparison import Comparison, compare_with, identify, losses, original
 from ddhub.cards.label_text import labels
 from ddhub.cards.markdown import code, table, text
@@ -182,6 +183,7 @@ def _recipe(m: Manifest) -> list[str]:
         f"By `{text(recipe['path'])}` of {text(recipe['repository'])}:",
         code("sh", [shlex.join(words)]),
         table("fact|value", rows.items()),
+        *choice(m),
     ]
 
 

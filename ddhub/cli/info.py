@@ -74,7 +74,8 @@ def artifact_facts(entry: Entry) -> dict[str, Any]:
         "labels": m.labels,
         "protocol": {**m.protocol, "digest": Protocol.from_json(m.protocol).digest},
         "recipe": recipe,
-        **({"measured": run["measured"]} if run.get("measured") else {}),  # what the recipe measured on its images
+        # what the recipe measured on its images, and the candidates where it chose the encoding
+        **{key: run[key] for key in ("measured", "encodings") if run.get(key)},
         "source": m.source,
         "teachers": m.teachers,
         "raw_bytes": m.bytes_by_tensor(),

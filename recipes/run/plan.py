@@ -250,10 +250,13 @@ def student_line(
     return Line(f"student-{model}", images, sum(line.operations for line in told), told[0].seconds + answered)
 
 
-def text(recipe: ModuleType, cfg: Any, run: Run, machine: str = "") -> str:
-    """The plan as text: stages, image passes, operations in 10^12, images per second, seconds, and bytes."""
+def text(recipe: ModuleType, cfg: Any, run: Run, machine: str = "", before: Sequence[Line] = ()) -> str:
+    """The plan as text: stages, image passes, operations in 10^12, images per second, seconds, and bytes.
+
+    What comes `before` the recipe's own stages is told first.
+    """
     plan = planned(recipe, cfg, run)
-    told = _told(plan.steps, machine)
+    told = [*before, *_told(plan.steps, machine)]
     where = f"by the model of {machine}" if machine else "at the rates of this machine"
     rows = [f"{'stage':34}{'image passes':>14}{'TFLOP':>13}{'images/s':>10}{'seconds':>10}"]
     for line in [*told, total(told)]:

@@ -58,6 +58,7 @@ class Run:
         encoding, label_bits: how images and labels are stored (`ddhub.artifact.encoding`, `ddhub.data.label_bits`).
         budget, beside: stored bytes that the artifact may have, 0 being any number, and those of its tensors
             (`recipes.run.budget`).
+        facts: further facts of the run for the manifest, by name.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Run:
         self._coded: Coded | None = None
         self.seconds: dict[str, float] = {}
         self.computed: dict[str, dict[str, Any]] = {}  # device, precision, versions and peak bytes of every stage
+        self.facts: dict[str, Any] = {}
         self.train_source: Source | None = None
 
     @contextmanager
@@ -290,6 +292,7 @@ class Run:
                     "stages": {name: {"seconds": x, **self.computed[name]} for name, x in self.seconds.items()},
                     "peak_bytes": max((x["peak_bytes"] for x in self.computed.values()), default=0),
                     **({"measured": dict(measured)} if measured else {}),
+                    **self.facts,
                 },
             },
             source={
