@@ -5,7 +5,7 @@
     python benchmarks/codecs.py --dataset cifar10-mini --held-out 200 --images 1,20 --encodings png,webp:30,avif:40
 
     sheets   bytes an image in pictures of so many images of a class; PSNR in dB against the pixels that were coded, and
-             milliseconds an image to code and to decode, in the largest pictures
+             milliseconds of CPU time an image to code and to decode, in the largest pictures
     codecs   the same real images, `--per-class` a class, as PNG and as a lossy picture a class, with the labels that a
              teacher gives the images as they were: stored bytes, and what students learn from them
     labels   the same images as PNG with labels of 16, 8 and 4 bits a number, one an image and one a view: bytes, the
@@ -96,16 +96,16 @@ def psnr(before: Tensor, after: Tensor) -> str:
 
 
 def sheet(source: Source, count: int, text: str) -> dict[str, Any]:
-    """Bytes and milliseconds an image of every class in pictures of so many, and the PSNR."""
+    """Bytes and milliseconds of CPU time an image of every class in pictures of so many, and the PSNR."""
     rows = select(source, count, generator("codecs"), "--images")
     images = source.images[rows]
-    begin = time.perf_counter()
+    begin = time.process_time()
     coded = encode(images, source.labels[rows], parse(f"{text}/{count}"))
-    middle = time.perf_counter()
+    middle = time.process_time()
     size = picture_size(coded.encoding, (*images.shape[1:],))
     for picture in coded.pictures:
         decode(picture, size, coded.encoding["codec"])
-    taken = middle - begin, time.perf_counter() - middle
+    taken = middle - begin, time.process_time() - middle
     each = {name: 1000 * x / len(rows) for name, x in zip(("code", "decode"), taken, strict=True)}
     return {"bytes": sum(map(len, coded.pictures)) / len(rows), "psnr": psnr(images, coded.images), **each}
 
@@ -125,7 +125,7 @@ def sheets(source: Source, counts: Sequence[int], encodings: Sequence[str], rows
         timed = f"{last['code']:.3f}", f"{last['decode']:.4f}"
         lines.append([text, *(f"{x['bytes']:,.0f}" for x in found), last["psnr"], *timed])
     heads = [f"{count} a picture" for count in counts]
-    return table("|".join(["encoding", *heads, "PSNR, dB", "ms to code", "ms to decode"]), lines)
+    return table("|".join(["encoding", *heads, "PSNR, dB", "CPU ms to code", "CPU ms to decode"]), lines)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,7 +208,8 @@ def labelled(study: Study, words: Sequence[str]) -> str:
             key: dict[str, Any] = {"table": "codecs", "encoding": "png", "pillow": codecs()}
             if (word, bits) != ("static", 16):
                 key = {"table": "labels", "labels": word, "bits": bits}
-            found = study.accuracies(study.images, partial(study.scheme, word, bits), **key)
+            scheme = partial(study.scheme, word, bits)
+            found = study.accuracies(study.images, scheme, **key)
             each = f"{row['bytes'] / len(study.images):,.0f}"
             lines.append([WORDS[word], bits, f"{row['bytes']:,}", each, row["change"], mean_text(found)])
     return table("labels|bits|bytes|an image|largest change|accuracy %", lines)
@@ -286,8 +287,8 @@ def main(
         sheets(whole, counts, encodings.split(","), rows),
         "## Codecs",
         f"The same {per_class} images a class of {source.label}, a lossy picture a class, PNG a picture an image; "
-        f"labels of the teacher {teacher} on the images before coding, not counted in the bytes. "
-        + (scored if seeds else "No students were trained."),
+        f"labels of the teacher {teacher}, of {fact['dataset']}, on the images before coding, not counted in the "
+        "bytes. " + (scored if seeds else "No students were trained."),
         coded(study, learned.split(",")),
         "## Label bits",
         f"The same images as PNG; bytes are those of the labels. Labels of a view are those of {plan.epochs} epochs. "

@@ -79,7 +79,8 @@ def naive(folder: Path) -> DistilledData:
     images = cut(whole[:, :channels], sheet)
     tensors = safetensors.torch.load_file(folder / TENSORS) if (folder / TENSORS).exists() else {}
     decoder = decode.build(m["decoder"], images.contiguous(), tensors, m["pixel_range"])
-    classes = torch.tensor([row["label"] for row in rows]).repeat_interleave(sheet)[decoder.image_of(torch.arange(len(decoder)))]
+    stored = torch.tensor([row["label"] for row in rows]).repeat_interleave(sheet)
+    classes = stored[decoder.image_of(torch.arange(len(decoder)))]
     keys = ("name", "digest", "dataset", "classes", "image_size", "mean", "std")
     record: dict[str, Any] = {key: m[key] for key in keys}
     about = About(**record)
