@@ -17,7 +17,6 @@ test image is looked at. Finished rows lie in a file of JSON lines, and the same
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
@@ -31,15 +30,15 @@ from typing import Any
 import click
 import torch
 from PIL import features
+from rows import Rows
 from torch import Tensor, nn
 
 from ddhub import teachers
 from ddhub.artifact.codec import decode, encode
 from ddhub.artifact.encoding import parse, picture_size
 from ddhub.artifact.images import stored_bytes
-from ddhub.artifact.manifest import canonical
 from ddhub.cards.markdown import table
-from ddhub.cli.printing import say, write
+from ddhub.cli.printing import write
 from ddhub.cli.program import guarded
 from ddhub.data import labels
 from ddhub.data.decode import Identity
@@ -62,31 +61,6 @@ ENCODINGS = (
 LEARNED = "png,webp:30,webp:50,webp:80,avif:20,avif:30,avif:40,avif:50,avif:70"
 TEMPERATURE = 2.0  # of the labels
 WORDS = {"static": "one an image", "soft": "logits a view", "top1": "top-1 a view", "dbr": "two distances a view"}
-
-
-class Rows:
-    """Rows that were finished before, by all that they depend on; each is added to the file when it is there."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.known = path, dict[str, dict[str, Any]]()
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                record = json.loads(line)
-            except ValueError:  # the last line of a program that was killed
-                continue
-            self.known[canonical(record["key"])] = record["row"]
-
-    def row(self, work: Callable[[], dict[str, Any]], **key: Any) -> dict[str, Any]:
-        """What `work` returns, or did for this key."""
-        name = canonical(key)
-        if name not in self.known:
-            self.known[name] = work()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(json.dumps({"key": key, "row": self.known[name]}) + "\n")
-            told = [f"{word} {key[word]}" for word in ("encoding", "images", "labels", "bits", "seed") if word in key]
-            say(f"{', '.join([key['table'], *told])}: {self.known[name]}", err=True)
-        return self.known[name]
 
 
 def psnr(before: Tensor, after: Tensor) -> str:
@@ -287,8 +261,8 @@ def main(
         sheets(whole, counts, encodings.split(","), rows),
         "## Codecs",
         f"The same {per_class} images a class of {source.label}, a lossy picture a class, PNG a picture an image; "
-        f"labels of the teacher {teacher}, of {fact['dataset']}, on the images before coding, not counted in the "
-        "bytes. " + (scored if seeds else "No students were trained."),
+        f"labels of the teacher {teacher}, trained on {fact['dataset']}, on the images before coding, not counted "
+        "in the bytes. " + (scored if seeds else "No students were trained."),
         coded(study, learned.split(",")),
         "## Label bits",
         f"The same images as PNG; bytes are those of the labels. Labels of a view are those of {plan.epochs} epochs. "

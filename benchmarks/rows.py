@@ -31,6 +31,8 @@ class Rows:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(json.dumps({"key": key, "row": self.known[name]}) + "\n")
-            told = [f"{word} {value}" for word, value in key.items() if isinstance(value, str | int)]
+            told = [
+                f"{word} {value}" for word, value in key.items() if len(str(value)) <= 40
+            ]  # no settings, no digests
             say(f"{', '.join(told)}: {self.known[name]}", err=True)
         return self.known[name]

@@ -38,7 +38,7 @@ log = logging.getLogger("recipes")
 
 def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
     out = Path(values.pop("out"))
-    run_options = {str(x.name): values.pop(str(x.name)) for x in _RUN if x.name in values}
+    run_options = {str(x.name): values.pop(str(x.name)) for x in _run_options(recipe) if x.name in values}
     if run_options["machine"] and not run_options["dry_run"]:
         raise click.UsageError("--machine says how long a run would take on another machine; add --dry-run")
     cfg = configure(recipe, run_options["preset"], values, run_options["quick"])
@@ -106,6 +106,8 @@ def _check(recipe: ModuleType, cfg: Any, run: Run, until: str) -> None:
 
 def _proxy(run_options: Mapping[str, Any]) -> search.Proxy:
     """What a search for an encoding is made with. UsageError for an encoding that is none."""
+    if "candidates" not in run_options:  # of a method that learns its images: the search says that it has none
+        return search.Proxy()
     named = {key: run_options[f"proxy_{key}"] for key in ("steps", "seeds")}
     candidates = tuple(run_options["candidates"].split(","))
     return search.Proxy(model=run_options["proxy"], candidates=candidates, **named)
@@ -136,14 +138,15 @@ class Method(click.Command):
 
     def __init__(self, name: str, recipe: ModuleType) -> None:
         settings = [_setting(*row) for row in option_fields(recipe)]
-        super().__init__(name, params=[*_RUN, *settings], callback=partial(_execute_named, recipe))
+        self.run_options = _run_options(recipe)
+        super().__init__(name, params=[*self.run_options, *settings], callback=partial(_execute_named, recipe))
         self.recipe, self.settings = recipe, settings
         self.help = (recipe.__doc__ or "").partition("\n\n")[0]
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the three parts."""
         with formatter.section("Run"):
-            formatter.write_dl([record for option in _RUN if (record := option.get_help_record(context))])
+            formatter.write_dl([record for option in self.run_options if (record := option.get_help_record(context))])
         with formatter.section("Presets"):
             formatter.write_dl(preset_lines(self.recipe.PRESETS))
         with formatter.section("Settings, with their defaults"):
@@ -204,28 +207,35 @@ _RUN: list[click.Parameter] = [
         ["--precision"], default="auto", metavar="auto", help="auto, bf16, fp32; exact or --exact: repeatable"
     ),
     click.Option(["--exact", "precision"], flag_value="exact", hidden=True),
-    click.Option(
-        ["--encoding"], default="png", metavar="png", help="of images: png, webp:30, avif:50/20, ...; auto: see --proxy"
-    ),
+    click.Option(["--encoding"], default="png", metavar="png", help="of images: png, webp:30, avif:50/20, ..."),
     click.Option(["--label-bits"], default="16", type=click.Choice(["16", "8", "4"]), metavar="16", help="16, 8 or 4"),
-    click.Option(["--bytes"], metavar="N", help="as many images as N stored bytes hold (N/class), in place of --ipc"),
-    click.Option(["--quick"], is_flag=True, help="minutes for 1,000 images, not hours; the log says what is cut"),
-    click.Option(
-        ["--candidates"], default=",".join(search.CANDIDATES), metavar="LIST", help="encodings that auto chooses from"
-    ),
-    click.Option(
-        ["--proxy"],
-        default="",
-        metavar="MODEL",
-        help="student of auto, on held-out training images; convnet3-w32, --proxy-steps 400, --proxy-seeds 1",
-    ),
-    click.Option(["--proxy-steps"], default=400, hidden=True),
-    click.Option(["--proxy-seeds"], default=1, hidden=True),
+    click.Option(["--bytes"], metavar="N", help="as many images as N bytes hold (or N/class)"),
+    click.Option(["--quick"], is_flag=True, help="minutes, not hours; the log says what is cut"),
     click.Option(["--until"], metavar="STAGE", help="stop after this stage"),
     click.Option(["--work"], type=click.Path(), metavar="DIR", help="folder of the stages; OUT.work if not given"),
     click.Option(["--dry-run"], is_flag=True, help="print the plan and stop; --machine h100: its seconds there"),
     click.Option(["--machine"], metavar="NAME", hidden=True),
 ]
+
+
+_SEARCH: list[click.Parameter] = [
+    click.Option(
+        ["--candidates"], default=",".join(search.CANDIDATES), metavar="LIST", help="what --encoding auto chooses from"
+    ),
+    click.Option(
+        ["--proxy"],
+        default="",
+        metavar="MODEL",
+        help="its student, on held-out training images; convnet3-w32, --proxy-steps 400, --proxy-seeds 1",
+    ),
+    click.Option(["--proxy-steps"], default=400, hidden=True),
+    click.Option(["--proxy-seeds"], default=1, hidden=True),
+]
+
+
+def _run_options(recipe: ModuleType) -> list[click.Parameter]:
+    """What every run may be told; those of a search for an encoding where a method stores real images."""
+    return [*_RUN, *(_SEARCH if hasattr(recipe, "stored") else [])]
 
 
 def _execute_named(recipe: ModuleType, **values: Any) -> None:

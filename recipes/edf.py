@@ -89,7 +89,7 @@ class Config:
     sequential: bool = option(True, "false: the end is T+ from the start")
     dsa: str = option("color_crop_cutout_flip_scale_rotate", "student's DSA")
     dsa_crop: float = option(0.125, "largest shift of DSA's crop, a share", low=0, high=1)
-    init: str = option("correct", "first images: correct by an expert, or real", choices=INITS)
+    init: str = option("correct", "first images: correct (by experts), real", choices=INITS)
     labels: str = option("soft", "labels: soft (learned) or hard", choices=("soft", "hard"))
     way: str = option("", f"gradients by {', '.join(WAYS)}; '': the faster", choices=("", *WAYS))
     segment: int = option(1, "steps whose graphs are kept at once", low=1)

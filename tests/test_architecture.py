@@ -36,7 +36,8 @@ ROWS = [
 LEVEL = {place: level for level, row in enumerate(ROWS) for place in row}
 TOPS = ("ddhub", "recipes", "benchmarks", "tools")
 MAX_LINES = 330
-MAX_ENTRIES = 21  # directly in ddhub/: a list that is read at one glance
+MAX_ENTRIES = 18  # directly in ddhub/, beside the files that Python asks for: a list that is read at one glance
+ASKED_FOR = {"__init__.py", "__main__.py", "py.typed"}
 EXCEPTIONS: set[str] = set()  # only ever shorter
 
 
@@ -118,5 +119,5 @@ def test_no_private_name_is_imported() -> None:
 def test_files_and_folders_are_small() -> None:
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules()}
     assert {path: count for path, count in lines.items() if count > MAX_LINES} == {}
-    entries = [path.name for path in (ROOT / "ddhub").iterdir() if path.name != "__pycache__"]
+    entries = {path.name for path in (ROOT / "ddhub").iterdir()} - ASKED_FOR - {"__pycache__"}
     assert len(entries) <= MAX_ENTRIES, sorted(entries)

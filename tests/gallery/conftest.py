@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hub.made import version
 
 from ddhub.artifact import bundled
 from ddhub.gallery.site import Built, build
@@ -57,6 +58,16 @@ class Page(HTMLParser):
     def all(self, tag: str, key: str) -> list[str]:
         """The values of an attribute of elements that have it."""
         return [facts[key] for name, facts in self.elements if name == tag and key in facts]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """The folder of one small artifact."""
+    folder = tmp_path / "tiny"
+    for name, data in version().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
 
 
 @pytest.fixture(scope="session")

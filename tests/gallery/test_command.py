@@ -11,7 +11,6 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from hub.made import version
 from PIL import Image
 
 from ddhub.artifact import bundled
@@ -23,15 +22,6 @@ from ddhub.gallery.site import Built
 
 def run(*words: object) -> Result:
     return CliRunner().invoke(cli, ["gallery", *map(str, words)])
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    folder = tmp_path / "tiny"
-    for name, data in version().items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def test_only_the_named_ones_are_shown_where_asked(tiny: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from gallery.conftest import Page
-from hub.made import version
 
 from ddhub.artifact import bundled, results
 from ddhub.artifact.folder import Artifact
@@ -108,48 +107,38 @@ def test_built_twice_it_is_the_same_byte_for_byte(stock: Stock, tmp_path: Path) 
         assert (folder / name).read_bytes() == (tmp_path / "site" / name).read_bytes(), name
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """The folder of one small artifact."""
-    folder = tmp_path / "tiny"
-    for name, data in version().items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
 def made(out: Path, *folders: Path) -> Built:
     return build(out, {folder: results.read(folder) for folder in folders})
 
 
-def test_a_second_run_writes_what_changed(small: Path, tmp_path: Path) -> None:
+def test_a_second_run_writes_what_changed(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    first = made(out, small)
+    first = made(out, tiny)
     assert sorted(first.written) == sorted(first.files)
-    assert made(out, small).written == []
-    record = Artifact.open(small).results()[0]
-    Artifact.open(small).add_result({**record, "seed": 7, "accuracy": 99.0})
-    again = made(out, small)
+    assert made(out, tiny).written == []
+    record = Artifact.open(tiny).results()[0]
+    Artifact.open(tiny).add_result({**record, "seed": 7, "accuracy": 99.0})
+    again = made(out, tiny)
     assert {*again.written} == {"index.html", "compare.html", "artifacts/tiny.html", "methods/random-real.html"}
     assert not any(name.endswith(".webp") for name in again.written) and again.removed == []
 
 
-def test_what_is_gone_leaves_the_site_and_nothing_else_does(small: Path, tmp_path: Path) -> None:
+def test_what_is_gone_leaves_the_site_and_nothing_else_does(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    made(out, small)
+    made(out, tiny)
     (out / "CNAME").write_text("example.org")
     built = made(out)
     assert "artifacts/tiny.html" in built.removed and not (out / "artifacts").exists()
     assert (out / "CNAME").read_text() == "example.org"
 
 
-def test_a_run_that_was_cut_goes_on(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_cut_goes_on(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "site"
     with monkeypatch.context() as patch:
         patch.setattr("ddhub.gallery.site.start", lambda shelf: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            made(out, small)
-    assert "index.html" in made(out, small).files
+            made(out, tiny)
+    assert "index.html" in made(out, tiny).files
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
@@ -159,20 +148,20 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     assert [x.name for x in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_damaged_list_is_made_anew(small: Path, tmp_path: Path) -> None:
+def test_a_damaged_list_is_made_anew(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
     outside = tmp_path / "mine.txt"
     outside.write_text("mine")
-    made(out, small)
+    made(out, tiny)
     for text in ("[]", "{", '{"files": ["../mine.txt", 3], "pictures": 1}', '{"files": 5, "format": 1}'):
         (out / "site.json").write_text(text)
-        assert "index.html" in made(out, small).files
+        assert "index.html" in made(out, tiny).files
         assert outside.read_text() == "mine"
 
 
-def test_an_artifact_without_data_is_shown_with_its_results(small: Path, tmp_path: Path) -> None:
-    (small / "data" / "train-00000-of-00001.parquet").unlink()
-    built = made(tmp_path / "site", small)
+def test_an_artifact_without_data_is_shown_with_its_results(tiny: Path, tmp_path: Path) -> None:
+    (tiny / "data" / "train-00000-of-00001.parquet").unlink()
+    built = made(tmp_path / "site", tiny)
     assert not any(name.endswith(".webp") for name in built.files)
     assert "The data are not kept here" in (tmp_path / "site" / "artifacts" / "tiny.html").read_text()
 
@@ -183,9 +172,9 @@ def test_a_site_of_nothing_is_a_site(tmp_path: Path) -> None:
     assert page.broken == [] and "0 artifacts" in page.text
 
 
-def test_a_published_artifact_has_a_link_to_where_it_is(small: Path, tmp_path: Path) -> None:
-    entry = results.read(small)
-    build(tmp_path / "site", {small: entry}, {entry.manifest.digest: "lab/tiny"})
+def test_a_published_artifact_has_a_link_to_where_it_is(tiny: Path, tmp_path: Path) -> None:
+    entry = results.read(tiny)
+    build(tmp_path / "site", {tiny: entry}, {entry.manifest.digest: "lab/tiny"})
     page = Page((tmp_path / "site" / "artifacts" / "tiny.html").read_text())
     assert "https://huggingface.co/datasets/lab/tiny" in page.all("a", "href")
     assert 'load_dataset("lab/tiny", split="train")' in page.text

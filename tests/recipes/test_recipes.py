@@ -355,3 +355,12 @@ def test_log_names_config_device_and_versions(finished: dict[str, Path]) -> None
         log.splitlines()[0].endswith("smoke: preset smoke") and "in place of" not in log
     )  # nothing else was asked for
     assert f"torch {torch.__version__}" in log and "stage labels:" in log
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_option_stands_twice(name: str) -> None:
+    """Neither a flag nor a name: UDD has a proxy of its own, beside that of a search for an encoding."""
+    params = __main__.group().commands[name].params
+    flags = [flag for param in params for flag in param.opts]
+    names = [param.name for param in params if param.name != "precision"]  # --exact is one of its values
+    assert len(flags) == len(set(flags)) and len(names) == len(set(names))
