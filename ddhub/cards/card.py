@@ -70,15 +70,21 @@ def sections(entry: Entry, comparison: Comparison, owner: str = NAMESPACE) -> di
 def _picture(entry: Entry, others: Iterable[Entry]) -> list[str]:
     """The preview; of an artifact whose data are not kept that of the one it is a variant of."""
     if entry.kept:
-        return ["![the stored images, one row a class](preview.png)"]
+        return [f"![{_shown(entry.manifest)}, one row a class](preview.png)"]
     again = "The command under “How it was made” makes them again, and the code below loads them from there."
     whole = original(entry, others)
     if whole is None:
         return [f"Its data are not kept here. {again}"]
     name = whole.manifest.name
-    link = f"![the stored images of {name}, one row a class](../{name}/preview.png)"
+    link = f"![{_shown(whole.manifest)} of {name}, one row a class](../{name}/preview.png)"
     about = f"A variant of [{name}](../{name}/README.md), whose images are shown; its own data are not kept here."
     return [f"{about} {again}", link]
+
+
+def _shown(m: Manifest) -> str:
+    """What of an artifact its preview shows (`ddhub.artifact.images.preview`)."""
+    count = m.tensors["images"]["shape"][0]
+    return "the stored images" if count <= 20 * len(m.classes) else "the first 20 stored images"
 
 
 def is_right(text: str, entry: Entry, others: Iterable[Entry]) -> bool:

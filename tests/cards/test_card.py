@@ -272,6 +272,13 @@ def test_a_protocol_of_its_own_and_one_that_no_manifest_has() -> None:
     assert "- learning rate 0.5, cosine to zero" in text and own.digest in text  # the result has its settings
 
 
+def test_a_card_says_of_how_many_images_the_picture_is() -> None:
+    m = tiny()
+    for count, words in ((20, "the stored images"), (21, "the first 20 stored images")):
+        tensors = {**m.tensors, "images": {**m.tensors["images"], "shape": [count * len(m.classes), 3, 32, 32]}}
+        assert f"\n![{words}, one row a class](preview.png)\n" in render(entry(replace(m, tensors=tensors)))
+
+
 def test_what_else_a_card_says() -> None:
     text = render(entry(tiny()))
     assert text.startswith("---\n") and '\nlicense: "mit"\n' in text
