@@ -197,7 +197,7 @@ def fit(
                 model = models.build(model, classes=len(data.about.classes), size=size, channels=channels)
     net = placed(model, device)
     count, rest = data.steps_per_epoch, len(data) % plan.batch_size
-    if count > 1 and 0 < 8 * rest < plan.batch_size:  # 6 of 128: 47.7 in place of 52.0 % (recipes/presets/coreset.toml)
+    if count > 1 and 0 < 8 * rest < plan.batch_size:  # 6 of 128: 46.0 in place of 51.9 % (recipes/presets/coreset.toml)
         log.warning(
             "the last batch of an epoch has %d items of %d, and such steps can cost points; batches of %d are even",
             rest, plan.batch_size, -(-len(data) // count),
