@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _PAYS = 4e9  # numbers that the convolutions of a run write: 23,000 images of ConvNet-3, 93,000 of width 32
 
+_KINDS = 128  # of nets and batches in a process
+
 
 def compiled(net: nn.Module, x: Tensor, images: int) -> nn.Module:
     """The net as it is, or compiled for batches of the shape of x, where that pays: what trains it calls the result.
@@ -44,6 +46,8 @@ def compiled(net: nn.Module, x: Tensor, images: int) -> nn.Module:
     if cause := _hindrance():
         log.info("steps are not compiled (%s)", cause)
         return net
+    # torch compiles a function for 8 kinds of nets and batches, and of the next takes the steps uncompiled
+    torch._dynamo.config.cache_size_limit = max(_KINDS, torch._dynamo.config.cache_size_limit)
     log.info("steps are compiled: the first takes 15 to 30 s more")
     program: object = torch.compile(net, dynamic=False)
     assert isinstance(program, nn.Module)

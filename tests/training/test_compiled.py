@@ -70,6 +70,24 @@ def test_where_torch_cannot_compile_the_net_is_used_as_it_is(monkeypatch, caplog
     assert "steps are not compiled (no C++ compiler)" in caplog.text
 
 
+def test_many_kinds_of_nets_in_a_process_are_all_compiled(monkeypatch):
+    """By itself torch stops after eight, so that a student would depend on those that were trained before it."""
+    compile_, graphs = torch.compile, []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(place, "_PAYS", 0)
+    monkeypatch.setattr(torch, "compile", lambda net, **words: compile_(net, backend=backend, **words))
+    with computing(CPU, "fp32"):
+        for width in range(1, 12):
+            net, before = models.build(f"convnet3-w{width}", classes=10), len(graphs)
+            x = torch.zeros(2, 3, 32, 32)
+            compiled(net, x, 1)(x)
+            assert len(graphs) > before, width
+
+
 @pytest.mark.parametrize("precision", ["bf16", "exact"])
 def test_other_precisions_are_never_compiled(monkeypatch, precision):
     monkeypatch.setattr(place, "_PAYS", 0)
