@@ -67,7 +67,7 @@ class Output:
     def finish(self, facts: dict[str, Any]) -> list[str]:
         """Remove what is no longer part of the site, write the list, and return what was removed."""
         self.files.add(LIST)
-        gone = sorted(self._before - self.files)
+        gone = sorted(name for name in self._before - self.files if not (self.folder / name).is_dir())
         for name in gone:
             (self.folder / name).unlink(missing_ok=True)
         for folder in sorted({(self.folder / name).parent for name in gone} - {self.folder}, reverse=True):
@@ -82,10 +82,11 @@ class Output:
         try:
             last = json.loads((self.folder / LIST).read_text())
             sound = all(isinstance(name, str) for name in last["files"]) and last["format"] == 1
-            return last if sound and isinstance(last, dict) else {}
-        except (OSError, ValueError, KeyError, TypeError):
+            return last if sound and isinstance(last.get("pictures", {}), dict) else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
 
 def _is_inside(name: str) -> bool:
-    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts and "\\" not in name
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not {*"\\\0"} & {*name}

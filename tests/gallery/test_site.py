@@ -153,7 +153,10 @@ def test_a_damaged_list_is_made_anew(tiny: Path, tmp_path: Path) -> None:
     outside = tmp_path / "mine.txt"
     outside.write_text("mine")
     made(out, tiny)
-    for text in ("[]", "{", '{"files": ["../mine.txt", 3], "pictures": 1}', '{"files": 5, "format": 1}'):
+    for text in (
+        "[]", "{", '{"files": ["../mine.txt", 3], "pictures": 1}', '{"files": 5, "format": 1}',
+        '{"files": [], "format": 1, "pictures": []}', '{"files": ["", ".", "a\\u0000b", "artifacts"], "format": 1}',
+    ):  # fmt: skip
         (out / "site.json").write_text(text)
         assert "index.html" in made(out, tiny).files
         assert outside.read_text() == "mine"
