@@ -18,7 +18,7 @@ from typing import Any
 FOLDER = "folder:"  # begins the name of a user's own images
 _PATHS = re.compile(
     r"folder:[^\s\"']*[/\\~][^\s\"']*"  # images of one's own, with a place
-    r"|(?<![\w/.*<`)\]}-])(?<!https:)(?<!http:)(?:file://)?(?:/[\w.@+-]+){2,}"
+    r"|(?<![\w/.*<)\]}-])(?<!https:)(?<!http:)(?:file://)?(?:/[\w.@+-]+){2,}"
     r"|(?<![\w/])~/[\w.@+-]+"
     r"|(?<!\w)[A-Za-z]:\\+[\w.@+-]+"
     r"|(?<![\w\\])\\\\+[\w.@+-]+\\+[\w.@+-]+"
@@ -51,7 +51,7 @@ def without_folders(value: Any) -> Any:
         return value
     prefix, path = (FOLDER, value[len(FOLDER) :]) if value.startswith(FOLDER) else ("", value)
     if prefix or _is_path(path):
-        return prefix + (Path(path).expanduser().resolve().name or "folder")
+        return prefix + (Path(os.path.expanduser(path)).resolve().name or "folder")
     return value
 
 

@@ -36,7 +36,7 @@ def in_all(text: str, classes: int) -> int:
         UsageError: another text.
     """
     number, slash, unit = text.replace(",", "").replace("_", "").partition("/")
-    if not number.isdecimal() or not int(number) or (slash and unit != "class"):
+    if not number.isdecimal() or len(number) > 18 or not int(number) or (slash and unit != "class"):
         raise UsageError(f"bytes {text!r} are no number of bytes; give for example 30730, or 3073/class")
     return int(number) * (classes if slash else 1)
 

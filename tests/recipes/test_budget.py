@@ -29,7 +29,7 @@ def made(recipe: ModuleType, out: Path, size: str, cfg: Any = None, **options: A
 
 def test_bytes_of_a_class_or_in_all() -> None:
     assert in_all("30730", 10) == in_all("3073/class", 10) == in_all("30,730", 7) == 30_730
-    for text in ("", "0", "3 kB", "30730/image", "-4", "1.5", "/class"):
+    for text in ("", "0", "3 kB", "30730/image", "-4", "1.5", "/class", "9" * 5000):
         with pytest.raises(UsageError, match="give for example 30730, or 3073/class"):
             in_all(text, 10)
 
