@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from ddhub import models
 from ddhub.artifact.results import Result
 from ddhub.errors import DDHubError, TrainingError, UsageError, first_line
-from ddhub.io.rules import require, within
+from ddhub.io.rules import require, whole_within
 from ddhub.protocols.named import protocol as named
 from ddhub.protocols.protocol import Protocol
 from ddhub.sources.source import Source
@@ -94,7 +94,7 @@ def train(
     root: str | Path | None = None,
     device: str | torch.device = "auto",
     precision: str = "auto",
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> tuple[nn.Module, Result]:
     """Train a student on distilled data by a protocol and score it after the last epoch.
@@ -123,8 +123,8 @@ def train(
         SourceError: no test data.
         TrainingError: a loss that is not a number.
     """
-    data = loaded(data)
-    plan = named(protocol) if isinstance(protocol, str) else protocol or data.protocol
+    data, checkpoint = loaded(data), None if checkpoint is None else Path(checkpoint)
+    plan = data.protocol if protocol is None else named(protocol) if isinstance(protocol, str) else protocol
     where = resolve_device(device)
     precision = resolve_precision(precision, where)
     _require_student(model, plan, seed)
@@ -174,7 +174,7 @@ def _require_student(model: object, plan: object, seed: object) -> None:
         weights = any(weight.requires_grad for weight in model.parameters())  # type: ignore[attr-defined]
         require(weights, "model", type(model).__name__, "a net with weights that are to be learned")
     require(isinstance(plan, Protocol), "protocol", plan, "a Protocol (ddhub.protocol) or the name of one")
-    within("seed", seed, 0, 2**32 - 1, "a whole number from 0 to 2**32 - 1")
+    whole_within("seed", seed, 0, 2**32 - 1)
 
 
 def fit(

@@ -8,6 +8,7 @@ evaluate(model, torchvision.datasets.CIFAR10(root, train=False, transform=...)) 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,12 @@ def evaluate(
     precise = resolve_precision(precision, where)
     if isinstance(test, str):
         test = open_source(test, "test", root=root)
-    net = placed(model, where).eval()
+    net = placed(model, where)
     own = (test.mean, test.std) if isinstance(test, Source) else (None, None)
     scale = _scale(own[0] if mean is None else mean, own[1] if std is None else std, where)
     classes = len(test.classes) if isinstance(test, Source) else None
     said, known = [], []  # on the device until the end, as nothing waits for a GPU before
-    with computing(where, precise), torch.no_grad():
+    with computing(where, precise), _in_eval_mode(net), torch.no_grad():
         for images, labels in _batches(test):
             output = answered(net, _normalised(images, scale, where), precise, classes)
             if int(labels.max()) >= output.shape[1]:
@@ -73,6 +74,18 @@ def evaluate(
     if not known:
         raise UsageError("there are no test images; give some")
     return 100 * float((torch.cat(said).cpu() == torch.cat(known)).float().mean())
+
+
+@contextmanager
+def _in_eval_mode(net: nn.Module) -> Iterator[None]:
+    """Eval mode within; then every layer is in the mode that it was in, so that the caller's own loop goes on."""
+    modes = {layer: layer.training for layer in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
 
 
 def answered(net: nn.Module, x: Tensor, precision: str, classes: int | None) -> Tensor:

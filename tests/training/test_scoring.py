@@ -185,7 +185,9 @@ def test_scales_that_are_none(mean: Any, std: Any) -> None:
         ({"protocol": "infer-statik"}, "did you mean 'infer-static'"),
         ({"protocol": 3}, "protocol is 3; it must be a Protocol"),
         ({"seed": None}, "seed is None"),
+        ({"protocol": {}}, "protocol is {}; it must be a Protocol"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 1.5}, "seed is 1.5"),
         ({"device": "gpu"}, "device 'gpu' cannot be used"),
         ({"precision": 16}, "precision is 16"),
     ],
@@ -201,6 +203,12 @@ def test_names_are_loaded() -> None:
     _, result = ddhub.train("cifar10-random-ipc1", "convnet3-w8", **{**STUDENT, "protocol": "idc"} | {"protocol": PLAN})
     data = ddhub.load("cifar10-random-ipc1")
     assert ddhub.train(data, "convnet3-w8", **STUDENT)[1].accuracy == result.accuracy
+
+
+def test_a_net_is_scored_in_eval_mode_and_left_as_it_was() -> None:
+    own = nn.Sequential(nn.Dropout(0.9), net(), nn.BatchNorm1d(10).eval())
+    scores = {ddhub.evaluate(own, "cifar10-mini") for _ in range(3)}
+    assert len(scores) == 1 and [layer.training for layer in own] == [True, True, False]
 
 
 def test_a_compiled_net_trains_and_scores() -> None:
