@@ -124,7 +124,7 @@ def protocol_text(means: Sequence[Mean], manifests: Sequence[Manifest]) -> str:
         [
             f"- epochs {first.epochs}, batch size {base.batch_size}",
             f"- {base.optimizer}{momentum}, weight decay {base.weight_decay:g}{spared}",
-            f"- learning rate {_rate(base)}, stepped once an epoch",
+            f"- learning rate {_rate(base)}{'' if base.schedule == 'one-cycle' else ', stepped once an epoch'}",
             f"- augmentation: {', '.join(_augment(base.augment)) or 'none'}",
             f"- labels: {given}",
         ]

@@ -205,6 +205,7 @@ def test_every_setting_of_a_protocol_is_on_the_card_and_in_the_command() -> None
             ["learned with the artifact (else 0.01), times 0.1 at epoch 502, optimizer restarted"],
             "edf",
         ),
+        (protocol("coreset"), ["linear down to zero, set at every step\n"], "--protocol coreset"),
         (protocol("sre2l-cifar-batch-stats"), ["with the statistics of the batch"], "sre2l-cifar-batch-stats"),
     ]:
         text = render(Entry(m, [result(m, 0, 40.0, plan=plan)]))
