@@ -73,7 +73,10 @@ def most(over: Callable[[int], float], limit: int) -> int:
             first, second = ends
             slope = (known[second] - known[first]) / (second - first)
             guess = int(first - known[first] / slope) if slope > 0 else 2 * number
-            guess = min(guess, 8 * max(low, 1)) if high > limit else guess
+            if high > limit:
+                guess = min(guess, 8 * max(low, 1))
+            elif guess >= high:  # known to be too many, though not by how much
+                guess = (low + high) // 2
         number = min(max(guess, low + 1), high - 1)
     return low
 

@@ -51,6 +51,9 @@ def test_few_numbers_are_tried() -> None:
     found = most(over, 5000)
     assert over(found) <= 0 < over(found + 1)
     assert len(set(asked)) == len(asked) - 2 <= 10 and sum(n > found / 2 for n in asked) <= 7
+    asked.clear()
+    assert most(lambda n: inf if n > 1700 else over(n), 5000) == most(lambda n: inf if n > 1700 else -1, 5000) == 1700
+    assert len(asked) <= 20
 
 
 @pytest.mark.parametrize(
