@@ -23,7 +23,7 @@ from ddhub.artifact import bundled
 from ddhub.artifact.encoding import name_of
 from ddhub.artifact.manifest import Manifest
 from ddhub.cli.program import guarded
-from ddhub.errors import unknown
+from ddhub.errors import UsageError, unknown
 from ddhub.io.rules import require
 from ddhub.training import ranks
 from recipes.run import budget, plan, search
@@ -43,6 +43,8 @@ def _execute(recipe: ModuleType, values: dict[str, Any]) -> None:
         raise click.UsageError("--machine says how long a run would take on another machine; add --dry-run")
     cfg = configure(recipe, run_options["preset"], values, run_options["quick"])
     auto, size, until = run_options["encoding"] == search.AUTO, run_options["bytes"], run_options["until"] or ""
+    if auto:
+        search.require_real(recipe)
     if auto and not size:
         raise click.UsageError("--encoding auto compares encodings at as many bytes; add --bytes N")
     run = Run(
@@ -106,8 +108,6 @@ def _check(recipe: ModuleType, cfg: Any, run: Run, until: str) -> None:
 
 def _proxy(run_options: Mapping[str, Any]) -> search.Proxy:
     """What a search for an encoding is made with. UsageError for an encoding that is none."""
-    if "candidates" not in run_options:  # of a method that learns its images: the search says that it has none
-        return search.Proxy()
     named = {key: run_options[f"proxy_{key}"] for key in ("steps", "seeds")}
     candidates = tuple(run_options["candidates"].split(","))
     return search.Proxy(model=run_options["proxy"], candidates=candidates, **named)
@@ -242,9 +242,23 @@ def _execute_named(recipe: ModuleType, **values: Any) -> None:
     _execute(recipe, values)
 
 
+class Methods(click.Group):
+    """The commands; of a method that another's presets have, an error says which."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """As click's. UsageError for the name of such a method."""
+        for command in self.commands.values():
+            if name in self.commands or not isinstance(command, Method):
+                continue
+            if preset := next((x for x in command.recipe.PRESETS if x.startswith(f"{name}-")), ""):
+                line = f"python -m recipes {command.name} OUT --preset {preset}"
+                raise UsageError(f"method {name!r} is among the presets of {command.name}: {line}")
+        return super().get_command(context, name)
+
+
 def group() -> click.Group:
     """The command group, one command a recipe, and the one that makes all that is stocked."""
-    return click.Group(
+    return Methods(
         "recipes",
         commands={"stock": stock, **{name: Method(name, recipe) for name, recipe in discover().items()}},
         help="Make a distilled dataset: METHOD OUT [options]; or all that are stocked: stock [options].",

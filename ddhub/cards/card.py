@@ -28,7 +28,7 @@ from ddhub.artifact.origin import is_imported
 from ddhub.artifact.results import Entry, settings
 from ddhub.cards import frontier, metadata
 from ddhub.cards.choice import choice
-from ddhub.cards.comparison import Comparison, compare_with, identify, losses, original
+from ddhub.cards.comparison import Comparison, compare_with, identify, is_random, losses, original
 from ddhub.cards.label_text import labels
 from ddhub.cards.markdown import code, table, text
 from ddhub.cards.storage_text import storage
@@ -132,11 +132,11 @@ def _summary(m: Manifest) -> str:
     count, (_, height, width) = m.tensors["images"]["shape"][0], m.image_size
     content = f"`{m.content}`" if m.content else "not recorded"
     maker = "imported, made by its publisher by" if is_imported(m) else "made by the recipe"
+    what = "Real images, drawn at random, of" if is_random(m) else "Distilled"
     return (
-        f"Distilled `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for "
-        f"{len(m.classes):,} classes, {maker} `{text(m.method)}` for a budget of {m.ipc} images "
-        f"a class. Decoder: {decoder(m)}. Labels: {labels(m)}. Digest: `{m.digest}`; "
-        f"content: {content}."
+        f"{what} `{text(m.dataset)}`: {count:,} stored images of {height} x {width} px for {len(m.classes):,} classes, "
+        f"{maker} `{text(m.method)}` for a budget of {m.ipc} images a class. Decoder: {decoder(m)}. Labels: "
+        f"{labels(m)}. Digest: `{m.digest}`; content: {content}."
     )
 
 

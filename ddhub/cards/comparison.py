@@ -38,6 +38,11 @@ class Comparison:
         return [*([self.baseline] if self.baseline else []), *self.variants]
 
 
+def is_random(m: Manifest) -> bool:
+    """Whether the images are real ones drawn uniformly, whatever their coding and their labels."""
+    return m.method == BASELINE or (m.method == "coreset" and m.recipe["config"].get("policy") == "random")
+
+
 def identify(entry: Entry) -> str:
     """What one saw of an artifact: `NAME@DIGEST+RESULTS`, 12 digits and a number."""
     return f"{entry.manifest.name}@{entry.manifest.digest[:12]}+{len(entry.results)}"
@@ -49,7 +54,7 @@ def compare_with(entry: Entry, others: Iterable[Entry]) -> Comparison:
     def key(m: Manifest) -> tuple[object, ...]:
         return m.dataset, m.classes, m.image_size, m.ipc
 
-    if entry.manifest.method == BASELINE:
+    if is_random(entry.manifest):
         return Comparison(None, [])
     same = {
         x.manifest.name: x

@@ -15,9 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ddhub.artifact.encoding import name_of
-from ddhub.artifact.manifest import Manifest
 from ddhub.artifact.results import Entry, Mean
-from ddhub.cards.comparison import BASELINE
+from ddhub.cards.comparison import is_random
 from ddhub.cards.label_text import short
 from ddhub.cards.markdown import table, text
 from ddhub.cards.published import COUNTS, Published, published
@@ -85,11 +84,6 @@ class Curve:
         """The best random selection with as many bytes as a point, or fewer; None where there is none."""
         smaller = [x for x in self.random if x.entry.bytes <= point.entry.bytes]
         return max(smaller, key=lambda x: x.mean.mean, default=None)
-
-
-def is_random(m: Manifest) -> bool:
-    """Whether the images are real ones drawn uniformly, whatever their coding and their labels."""
-    return m.method == BASELINE or (m.method == "coreset" and m.recipe["config"].get("policy") == "random")
 
 
 def curves(results: Iterable[tuple[Entry, Mean]], others: Iterable[tuple[Entry, Mean]] = ()) -> list[Curve]:

@@ -70,7 +70,8 @@ def _title(curve: Curve) -> str:
 
 
 def _print(curve: Curve) -> None:
-    from ddhub.cards.frontier import RULE, is_random
+    from ddhub.cards.comparison import is_random
+    from ddhub.cards.frontier import RULE
     from ddhub.cards.published import COUNTS
 
     say(f"accuracy in %, last epoch, {_title(curve)}; * is what nothing with as many bytes or fewer beats")

@@ -37,6 +37,10 @@ def gallery(out: Path, names: tuple[str, ...], only: bool, remote: bool, opens: 
     asked = (*names, *(known if remote else ()))
     folders = dict.fromkeys(resolve(name, whole=name not in results) for name in asked)
     entries = bundled.at_hand(folders)
+    if hidden := next((folder for folder in folders if folder not in entries), None):
+        raise UsageError(
+            f"{hidden} has the name of another that is to be shown, and a site has one page a name; leave out one"
+        )
     if only:
         entries = {folder: entry for folder, entry in entries.items() if folder in folders}
     built = build(out, entries, {pin.digest: pin.repo for pin in known.values()})

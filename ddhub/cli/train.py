@@ -184,13 +184,13 @@ def _baselines(named: Sequence[Path], entries: dict[Path, Entry]) -> dict[Path, 
         UsageError: an artifact has no baseline.
     """
     from ddhub.artifact.bundled import around
-    from ddhub.cards.comparison import BASELINE, compare_with, no_baseline
+    from ddhub.cards.comparison import compare_with, is_random, no_baseline
 
     known = around(entries, named)
     baselines: dict[Path, Entry] = {}
     for folder, entry in entries.items():
         m = entry.manifest
-        if m.method == BASELINE:
+        if is_random(m):
             continue
         baseline = compare_with(entry, known.values()).baseline
         if baseline is None:

@@ -19,7 +19,7 @@ from ddhub.artifact.bundled import around
 from ddhub.artifact.manifest import COMPENSATORS, MANIFEST, README, RESULTS, read_bytes, seal_text
 from ddhub.artifact.origin import UNCOMMITTED
 from ddhub.artifact.results import Entry
-from ddhub.cards.comparison import BASELINE, against, compare_with, no_baseline
+from ddhub.cards.comparison import against, compare_with, is_random, no_baseline
 from ddhub.cards.tables import flags
 from ddhub.errors import ArtifactError, UsageError
 from ddhub.remote.client import Pin
@@ -122,8 +122,8 @@ def _gate(entry: Entry, others: list[Entry], folder: Path, accept: bool) -> list
     m = entry.manifest
     if not entry.results:
         raise UsageError(f"{m.name} has no results; record some: ddhub train {folder} --seeds 3 --record --data ROOT")
-    if m.method == BASELINE:
-        return ["the artifact is a baseline itself"]
+    if is_random(m):
+        return ["the artifact is random selection itself"]
     comparison = compare_with(entry, others)
     if comparison.baseline is None:
         raise no_baseline(m, folder)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from ddhub.errors import first_line
-from ddhub.training.devices import is_exact
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +29,8 @@ _KINDS = 128  # of nets and batches in a process
 def compiled(net: nn.Module, x: Tensor, images: int) -> nn.Module:
     """The net as it is, or compiled for batches of the shape of x, where that pays: what trains it calls the result.
 
-    Which of the two depends on the arguments and the precision alone, so that a run that was interrupted goes on alike;
-    but where torch cannot compile, the net is returned as it is, and the log says so.
+    Which of the two depends on the arguments alone, so that a run that was interrupted goes on alike; but where torch
+    cannot compile, the net is returned as it is, and the log says so.
 
     Args:
         net: in training mode, on the device.
@@ -39,7 +38,7 @@ def compiled(net: nn.Module, x: Tensor, images: int) -> nn.Module:
         images: how many it will be trained with in all.
     """
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-    if not on_cpu or is_exact() or not any(isinstance(layer, nn.AvgPool2d) for layer in net.modules()):
+    if not on_cpu or not any(isinstance(layer, nn.AvgPool2d) for layer in net.modules()):
         return net
     if images * _written(net, x) < _PAYS:
         return net

@@ -80,11 +80,6 @@ def computing(device: torch.device, precision: str) -> Iterator[None]:
             cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
-def is_exact() -> bool:
-    """Whether the precision is `exact`, which it is outside of `computing` too."""
-    return _exact.get()
-
-
 def captures(device: torch.device) -> bool:
     """Whether steps are captured here: on CUDA, within `computing`, but not for the precision `exact`."""
     return device.type == "cuda" and not _exact.get()

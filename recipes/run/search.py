@@ -159,13 +159,18 @@ def planned(
     return replace(cfg, ipc=largest[0]), told
 
 
-def _prepared(recipe: ModuleType, cfg: Any, run: Run, size: str) -> tuple[Any, int, Source]:
-    """The Config on data of which a part is held out, the bytes, and the training images. UsageError."""
+def require_real(recipe: ModuleType) -> None:
+    """UsageError for a method that learns its images: what each encoding holds would have to be learned first."""
     if not hasattr(recipe, "stored"):
         command = recipe.__name__.rpartition(".")[2].replace("_", "-")
         raise UsageError(
             f"--encoding auto is for methods that store real images, and {command} learns its own; name an encoding"
         )
+
+
+def _prepared(recipe: ModuleType, cfg: Any, run: Run, size: str) -> tuple[Any, int, Source]:
+    """The Config on data of which a part is held out, the bytes, and the training images. UsageError."""
+    require_real(recipe)
     if cfg.dataset.startswith(FOLDER):
         raise UsageError(f"--encoding auto holds images out, which {cfg.dataset} has no name for; name an encoding")
     source = run.source(cfg.dataset, "train", getattr(cfg, "size", None) or None)

@@ -15,6 +15,7 @@ from ddhub.artifact.manifest import PARQUET, TENSORS, Manifest, seal_text
 from ddhub.artifact.results import Entry
 from ddhub.cards import card
 from ddhub.cards.card import render
+from ddhub.cards.comparison import compare_with
 from ddhub.protocols.named import protocol
 
 
@@ -278,6 +279,15 @@ def test_a_card_says_of_how_many_images_the_picture_is() -> None:
     for count, words in ((20, "the stored images"), (21, "the first 20 stored images")):
         tensors = {**m.tensors, "images": {**m.tensors["images"], "shape": [count * len(m.classes), 3, 32, 32]}}
         assert f"\n![{words}, one row a class](preview.png)\n" in render(entry(replace(m, tensors=tensors)))
+
+
+def test_a_random_coreset_is_said_to_be_random_selection_and_has_no_other_beside_it() -> None:
+    m = tiny()
+    drawn = replace(m, method="coreset", recipe={**m.recipe, "config": {**m.recipe["config"], "policy": "random"}})
+    assert "\nReal images, drawn at random, of `" in render(entry(drawn))
+    assert compare_with(entry(drawn), [entry(m)]).entries == []
+    herded = replace(drawn, recipe={**drawn.recipe, "config": {"policy": "herding"}})
+    assert "\nDistilled `" in render(entry(herded)) and "\nDistilled `" in render(entry(m))
 
 
 def test_what_else_a_card_says() -> None:

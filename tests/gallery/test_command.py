@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -96,3 +97,11 @@ def test_pictures_are_what_a_student_sees(tmp_path: Path) -> None:
     assert made.facts["views"] == {"width": 32 * 7, "height": 32 * 5, "epochs": 6}
     assert json.dumps(made.facts)
     assert draw(artifact).files == made.files
+
+
+def test_two_artifacts_of_one_name_are_an_error(tiny: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "tiny"
+    shutil.copytree(tiny, other)
+    done = run(tmp_path / "site", tiny, other, "--only")
+    assert str(done.exception).startswith(f"{tiny} has the name of another that is to be shown")
+    assert not (tmp_path / "site").exists()

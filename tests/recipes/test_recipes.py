@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -364,3 +365,11 @@ def test_no_option_stands_twice(name: str) -> None:
     flags = [flag for param in params for flag in param.opts]
     names = [param.name for param in params if param.name != "precision"]  # --exact is one of its values
     assert len(flags) == len(set(flags)) and len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("name", "of"), [("datm", "edf"), ("mtt", "edf"), ("idc", "udd"), ("rded", "nrr-dd")])
+def test_a_method_among_the_presets_of_another_is_said_to_be(name: str, of: str) -> None:
+    with pytest.raises(UsageError, match=f"method '{name}' is among the presets of {of}: ") as caught:
+        CliRunner().invoke(__main__.group(), [name, "out/x"], catch_exceptions=False)
+    words = shlex.split(str(caught.value).partition("python -m recipes ")[2])
+    assert words[2:3] == ["--preset"] and words[3] in RECIPES[of].PRESETS

@@ -36,14 +36,11 @@ def test_a_compiled_students_weights_are_the_eager_ones_up_to_rounding(monkeypat
 
 def test_short_runs_and_nets_without_pooling_of_maps_stay_as_they_are():
     x = torch.zeros(4, 3, 32, 32)
-    with computing(CPU, "fp32"):
-        for name, images in (("convnet3", 20_000), ("convnet3-w32", 90_000), ("resnet18-w16", 10**9)):
-            net = models.build(name, classes=10)
-            assert compiled(net, x, images) is net, name
-        net = models.build("convnet3", classes=10)
-        assert compiled(net.double(), x.double(), 10**9) is net
-    with computing(CPU, "exact"):
-        assert compiled(net, x, 10**9) is net
+    for name, images in (("convnet3", 20_000), ("convnet3-w32", 90_000), ("resnet18-w16", 10**9)):
+        net = models.build(name, classes=10)
+        assert compiled(net, x, images) is net, name
+    net = models.build("convnet3", classes=10)
+    assert compiled(net.double(), x.double(), 10**9) is net
 
 
 def test_counting_changes_no_statistics_and_leaves_the_net_in_training():
@@ -63,8 +60,7 @@ def test_where_torch_cannot_compile_the_net_is_used_as_it_is(monkeypatch, caplog
     caplog.set_level(logging.INFO)
     net = models.build("convnet3-w4", classes=10)
     try:
-        with computing(CPU, "fp32"):
-            assert compiled(net, torch.zeros(4, 3, 32, 32), 1) is net
+        assert compiled(net, torch.zeros(4, 3, 32, 32), 1) is net
     finally:
         place._hindrance.cache_clear()
     assert "steps are not compiled (no C++ compiler)" in caplog.text
